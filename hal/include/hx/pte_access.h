@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * hx/pte_access.h - PTE loads and stores for ports whose entries are 64-bit
+ * words that the compiler's atomics reach: every port so far. A port's hx_port.h
+ * includes it, or supplies its own.
+ */
+#ifndef HX_PTE_ACCESS_H
+#define HX_PTE_ACCESS_H
+
+static HX_ALWAYS_INLINE hx_pte hx_hal_pte_load(const hx_pte *p)
+{
+	return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+
+static HX_ALWAYS_INLINE void hx_hal_pte_store(hx_pte *p, hx_pte e)
+{
+	__atomic_store_n(p, e, __ATOMIC_RELEASE);
+}
+
+static HX_ALWAYS_INLINE hx_pte hx_hal_pte_exchange(hx_pte *p, hx_pte e)
+{
+	return __atomic_exchange_n(p, e, __ATOMIC_ACQ_REL);
+}
+
+HX_NODISCARD static HX_ALWAYS_INLINE bool hx_hal_pte_update(hx_pte *p, hx_pte *expected,
+							   hx_pte desired)
+{
+	return __atomic_compare_exchange_n(p, expected, desired, false, __ATOMIC_ACQ_REL,
+					   __ATOMIC_ACQUIRE);
+}
+
+#endif

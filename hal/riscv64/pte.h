@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * riscv64 (Sv39, Sv48, Sv57): geometry and PTE codec. Pure C: the simulated
+ * machine, the tests and the proofs run this very code.
+ *
+ *    63  62..61  60..54  53 .. 10   9..8   7 6 5 4 3 2 1 0
+ *   | N | PBMT | reserved |  PPN  |  RSW | D A G U X W R V |
+ *
+ * V with R = W = X = 0 names a table; W without R is reserved. RSW keeps the
+ * two cache flags, so that a mapping reads back as it was written even where
+ * Svpbmt is absent and the machine's own attributes decide. A soft entry has
+ * V = 0 and bit 8 = 1, its payload in 53..10 (inverted, so that the PPN lies
+ * above all memory) and 57..54.
+ */
+#ifndef HX_RISCV64_PTE_H
+#define HX_RISCV64_PTE_H
+
+#include <hx/units.h>
+
+#define HX_RV_V (UINT64_C(1) << 0)
+#define HX_RV_R (UINT64_C(1) << 1)
+#define HX_RV_W (UINT64_C(1) << 2)
+#define HX_RV_X (UINT64_C(1) << 3)
+#define HX_RV_U (UINT64_C(1) << 4)
+#define HX_RV_G (UINT64_C(1) << 5)
+#define HX_RV_A (UINT64_C(1) << 6)
+#define HX_RV_D (UINT64_C(1) << 7)
+#define HX_RV_SOFT (UINT64_C(1) << 8)
+#define HX_RV_WRITE_THROUGH (UINT64_C(1) << 8)
+#define HX_RV_NO_CACHE (UINT64_C(1) << 9)
+#define HX_RV_PPN UINT64_C(0x003ffffffffffc00)
+
+/* Geometry for Sv39, Sv48 or Sv57: 3, 4 or 5 levels. */
+static inline struct hx_geometry hx_pte_geometry(unsigned levels)
+{
+	return (struct hx_geometry){
+		.levels = (uint8_t)levels,
+		.page_shift = 12,
+		.va_bits = (uint8_t)(12 + 9 * levels),
+		.pa_bits = 56,
+		.asid_bits = 0,
+		.leaf_levels = (uint8_t)((1u << levels) - 1),
+		.bits = {9, 9, 9, 9, 9},
+		.features = HX_MMU_NEGATIVE_CACHING | HX_MMU_HARDWARE_AD | HX_MMU_NO_EXECUTE,
+	};
+}
+
+static HX_ALWAYS_INLINE hx_pte hx_hal_pte_prot(uint64_t flags, unsigned level)
+{
+	(void)level;
+	return HX_RV_R | (flags & HX_PAGE_PRESENT ? HX_RV_V : 0) |
+	       (flags & HX_PAGE_WRITABLE ? HX_RV_W : 0) |
+	       (flags & HX_PAGE_NO_EXECUTE ? 0 : HX_RV_X) | (flags & HX_PAGE_USER ? HX_RV_U : 0) |
+	       (flags & HX_PAGE_GLOBAL ? HX_RV_G : 0) | (flags & HX_PAGE_ACCESSED ? HX_RV_A : 0) |
+	       (flags & HX_PAGE_DIRTY ? HX_RV_D : 0) |
+	       (flags & HX_PAGE_WRITE_THROUGH ? HX_RV_WRITE_THROUGH : 0) |
+	       (flags & HX_PAGE_NO_CACHE ? HX_RV_NO_CACHE : 0);
+}
+
+static HX_ALWAYS_INLINE hx_pte hx_hal_pte_leaf(struct hx_pa pa, hx_pte prot, unsigned level)
+{
+	(void)level;
+	return pa.v >> 2 | prot;
+}
+
+static HX_ALWAYS_INLINE hx_pte hx_hal_pte_table(struct hx_pa pa)
+{
+	return pa.v >> 2 | HX_RV_V;
+}
+
+static HX_ALWAYS_INLINE enum hx_pte_kind hx_hal_pte_kind(hx_pte e, unsigned level)
+{
+	if (!(e & HX_RV_V)) {
+		return e == 0 ? HX_PTE_EMPTY : HX_PTE_SOFT;
+	}
+	if (e & (HX_RV_R | HX_RV_W | HX_RV_X)) {
+		/* W without R is reserved: the machine faults on it. */
+		return (e & (HX_RV_R | HX_RV_W)) == HX_RV_W ? HX_PTE_SOFT : HX_PTE_LEAF;
+	}
+	return level > 0 ? HX_PTE_TABLE : HX_PTE_SOFT; /* a pointer at level 0 faults */
+}
+
+static HX_ALWAYS_INLINE struct hx_pa hx_hal_pte_pa(hx_pte e, unsigned level)
+{
+	(void)level;
+	return hx_pa((e & HX_RV_PPN) << 2);
+}
+
+static HX_ALWAYS_INLINE uint64_t hx_hal_pte_flags(hx_pte e, unsigned level)
+{
+	return (e & HX_RV_V ? HX_PAGE_PRESENT : 0) | (e & HX_RV_W ? HX_PAGE_WRITABLE : 0) |
+	       (e & HX_RV_X ? 0 : HX_PAGE_NO_EXECUTE) | (e & HX_RV_U ? HX_PAGE_USER : 0) |
+	       (e & HX_RV_G ? HX_PAGE_GLOBAL : 0) | (e & HX_RV_A ? HX_PAGE_ACCESSED : 0) |
+	       (e & HX_RV_D ? HX_PAGE_DIRTY : 0) |
+	       (e & HX_RV_WRITE_THROUGH ? HX_PAGE_WRITE_THROUGH : 0) |
+	       (e & HX_RV_NO_CACHE ? HX_PAGE_NO_CACHE : 0) | (level > 0 ? HX_PAGE_HUGE : 0);
+}
+
+static HX_ALWAYS_INLINE hx_pte hx_hal_pte_soft(uint64_t payload)
+{
+	return (~payload << 10 & HX_RV_PPN) | (payload >> 44 & 0xf) << 54 | HX_RV_SOFT;
+}
+
+static HX_ALWAYS_INLINE uint64_t hx_hal_pte_payload(hx_pte e)
+{
+	return (~e & HX_RV_PPN) >> 10 | (e >> 54 & 0xf) << 44;
+}
+
+#endif

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * hx/frames.h - physical frames: the allocator trait, zones, and the front.
+ *
+ *      hx_frames            the front: zones in fallback order, pressure, statistics
+ *        hx_zone            one kind of memory on one node
+ *          hx_frame_allocator   one instance of a trait over the zone's span
+ *
+ * An allocator works on frame numbers and on metadata that its caller supplies;
+ * it never touches the frames themselves, which need not even be mapped. Every
+ * double, foreign and wrong-order free is refused with its own status and
+ * changes nothing, in release builds as well.
+ */
+#ifndef HX_FRAMES_H
+#define HX_FRAMES_H
+
+#include <hx/config.h>
+#include <hx/lock.h>
+#include <hx/memmap.h>
+
+/* Block sizes are orders: 2^order frames of 4 KiB. */
+enum {
+	HX_ORDER_4K = 0,
+	HX_ORDER_2M = 9,
+	HX_ORDER_1G = 18,
+	HX_ORDER_MAX = 18,
+};
+
+enum hx_zone_kind {
+	HX_ZONE_DMA,    /* below 16 MiB */
+	HX_ZONE_DMA32,  /* below 4 GiB */
+	HX_ZONE_NORMAL, /* the rest that the direct map covers */
+	HX_ZONE_HIGH,   /* RAM beyond the direct map */
+	HX_ZONE_DEVICE, /* memory on a device, never a fallback */
+	HX_ZONE_KINDS,
+};
+
+/* All zero means: anything. */
+struct hx_frame_constraint {
+	struct hx_pfn lowest;    /* first frame allowed */
+	struct hx_pfn limit;     /* first frame not allowed; 0: none */
+	uint64_t align_frames;   /* of the physical frame number; a power of two; 0: natural */
+	uint64_t boundary_frames; /* the block crosses no multiple of it; power of two; 0: none */
+};
+
+struct hx_frame_stats {
+	uint64_t total_frames;  /* managed: handed out plus free, holes excluded */
+	uint64_t free_frames;   /* caches included */
+	uint64_t cached_frames; /* of the free ones, in per-CPU magazines */
+	uint64_t allocations;
+	uint64_t frees;
+	uint64_t failures;      /* requests refused for want of memory */
+	uint64_t refused_frees; /* double, foreign, wrong-order */
+	uint64_t free_blocks[HX_ORDER_MAX + 1]; /* maximal free aligned blocks by order */
+	uint64_t metadata_bytes;
+};
+
+struct hx_frame_allocator;
+
+/*
+ * The trait. Spans are relative to nothing: frames are absolute numbers. After
+ * init every frame of the span is a hole; add() makes frames free. All calls
+ * are IRQ-safe, take the instance's lock, never sleep; validate and stats may
+ * be O(span).
+ */
+struct hx_frame_trait {
+	const char *name;
+
+	/** Bytes of metadata for a span; the caller supplies them, 64-byte aligned. */
+	uint64_t (*metadata_bytes)(uint64_t base, uint64_t span_frames);
+	/** @p a->base, span_frames, metadata, backing are set; the rest is zero. */
+	hx_status (*init)(struct hx_frame_allocator *a);
+	/** Make [first, first+count) free; INVALID_ARGUMENT unless all are holes in the span. */
+	hx_status (*add)(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count);
+
+	/** A naturally aligned block of 2^order frames; @p c may be NULL. */
+	struct hx_pfn_result (*allocate)(struct hx_frame_allocator *a, unsigned order,
+					 const struct hx_frame_constraint *c);
+	/** @p count contiguous frames, any length; @p c may be NULL. */
+	struct hx_pfn_result (*allocate_run)(struct hx_frame_allocator *a, uint64_t count,
+					     const struct hx_frame_constraint *c);
+	/** Exactly these frames; ALREADY_MAPPED unless all are free. Freed by free_run. */
+	hx_status (*reserve)(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count);
+
+	/** Free what allocate(order) gave: DOUBLE_FREE, FOREIGN_FREE, WRONG_SIZE_FREE. */
+	hx_status (*free)(struct hx_frame_allocator *a, struct hx_pfn first, unsigned order);
+	/** Free what allocate_run or reserve gave, whole. */
+	hx_status (*free_run)(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count);
+	/** Frames of the block or run that starts at @p first; FOREIGN_FREE if none does,
+	 *  DOUBLE_FREE if it is free. */
+	struct hx_pfn_result (*block_frames)(struct hx_frame_allocator *a, struct hx_pfn first);
+
+	/** Give cached frames back; also other CPUs'. */
+	void (*drain)(struct hx_frame_allocator *a);
+	uint64_t (*free_frames)(const struct hx_frame_allocator *a);
+	void (*stats)(const struct hx_frame_allocator *a, struct hx_frame_stats *out);
+	/** Walk everything: HX_OK or CORRUPTED. The instance must be quiet. */
+	hx_status (*validate)(const struct hx_frame_allocator *a);
+};
+
+struct hx_frame_allocator {
+	const struct hx_frame_trait *trait;
+	uint64_t base;        /* first frame of the span */
+	uint64_t span_frames; /* holes included */
+	void *metadata;
+	uint64_t metadata_bytes;
+	struct hx_frame_allocator *backing; /* slab: what it caches; else NULL */
+	struct hx_lock lock;
+	/* Kept by every trait under the lock. */
+	uint64_t total_frames;
+	uint64_t free_frames;
+	uint64_t allocations, frees, failures, refused_frees;
+	uint64_t private[8]; /* the trait's own words */
+};
+
+extern const struct hx_frame_trait hx_frames_bump;
+extern const struct hx_frame_trait hx_frames_bitmap;
+extern const struct hx_frame_trait hx_frames_buddy;
+extern const struct hx_frame_trait hx_frames_slab;
+
+/** Built-in trait of that name, NULL when there is none. */
+const struct hx_frame_trait *hx_frame_trait_find(const char *name);
+/** The @p i-th built-in trait, NULL past the end. */
+const struct hx_frame_trait *hx_frame_trait_at(unsigned i);
+
+/* ---- The front ---- */
+
+enum { HX_ZONES_MAX = 16 };
+
+struct hx_zone {
+	enum hx_zone_kind kind;
+	uint32_t node;
+	struct hx_frame_allocator *front;     /* what requests go to */
+	struct hx_frame_allocator allocator;  /* physical = ... */
+	struct hx_frame_allocator backing;    /* under slab */
+};
+
+#define HX_ALLOC_NO_PRESSURE (1u << 0) /* fail at once, raise no event */
+
+struct hx_frames {
+	unsigned zone_count;
+	struct hx_zone zones[HX_ZONES_MAX]; /* ascending kind, then address */
+	/**
+	 * Called without any lock when a request found nothing; true: retry once.
+	 * NULL: none. hx_pressure_attach() (hx/recovery.h) sets it.
+	 */
+	bool (*pressure)(void *context, uint64_t frames_wanted);
+	void *pressure_context;
+};
+
+struct hx_frames_config {
+	const struct hx_frame_trait *physical;
+	const struct hx_frame_trait *backing; /* under slab, else ignored */
+	struct hx_pa direct_limit; /* RAM at and above it is HIGH; 0: none is */
+	struct hx_pa metadata_limit; /* metadata lies below it (the boot window) */
+};
+
+/**
+ * Build zones over every RAM region of @p map; metadata is carved out of the map
+ * with hx_memmap_take() first.
+ * @return HX_OK; OUT_OF_MEMORY (no RAM, or no room for metadata);
+ *         INVALID_ARGUMENT (trait missing, slab without backing)
+ */
+HX_NODISCARD hx_status hx_frames_init(struct hx_frames *f, const struct hx_frames_config *c,
+				      struct hx_memmap *map);
+
+/**
+ * Add a zone over memory that the map did not have (device memory, tests).
+ * @param metadata  at least trait->metadata_bytes(first, count), 64-byte aligned
+ */
+HX_NODISCARD hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind kind,
+					  uint32_t node, const struct hx_frame_trait *trait,
+					  struct hx_pfn first, uint64_t count, void *metadata,
+					  uint64_t metadata_bytes);
+
+/**
+ * Give frames that belong to a zone's span but were never added (the retired
+ * bump arena, boot code) to their zone.
+ */
+HX_NODISCARD hx_status hx_frames_donate(struct hx_frames *f, struct hx_pfn first, uint64_t count);
+
+/** 2^order frames from NORMAL, falling back to DMA32, then DMA. */
+HX_NODISCARD struct hx_pfn_result hx_frames_allocate(struct hx_frames *f, unsigned order,
+						     unsigned flags);
+/**
+ * 2^order frames from zone kind @p highest or, unless it is DEVICE, a lower one:
+ * HIGH, NORMAL, DMA32, DMA in this order.
+ */
+HX_NODISCARD struct hx_pfn_result hx_frames_allocate_zone(struct hx_frames *f, unsigned order,
+							  enum hx_zone_kind highest,
+							  unsigned flags);
+/** 2^order frames that satisfy @p c, from any zone but DEVICE. */
+HX_NODISCARD struct hx_pfn_result
+hx_frames_allocate_constrained(struct hx_frames *f, unsigned order,
+			       const struct hx_frame_constraint *c, unsigned flags);
+/**
+ * @p count blocks of 2^order frames in one piece; the start is aligned to the
+ * block size. INVALID_SIZE when count is 0 or the product overflows.
+ */
+HX_NODISCARD struct hx_pfn_result hx_frames_allocate_contiguous(struct hx_frames *f,
+								uint64_t count, unsigned order,
+								unsigned flags);
+/** Exactly these frames; they must lie in one zone. */
+HX_NODISCARD hx_status hx_frames_reserve(struct hx_frames *f, struct hx_pfn first, uint64_t count);
+
+/** Free a block of known order. */
+HX_NODISCARD hx_status hx_frames_free(struct hx_frames *f, struct hx_pfn first, unsigned order);
+/** Free a contiguous run of known length. */
+HX_NODISCARD hx_status hx_frames_free_run(struct hx_frames *f, struct hx_pfn first,
+					  uint64_t count);
+/** Free the block or run that starts at @p first, whatever its size. */
+HX_NODISCARD hx_status hx_frames_deallocate(struct hx_frames *f, struct hx_pfn first);
+
+/** Zone whose span holds @p frame, NULL if none. O(zones). */
+struct hx_zone *hx_frames_zone_of(struct hx_frames *f, struct hx_pfn frame);
+uint64_t hx_frames_free_frames(const struct hx_frames *f);
+uint64_t hx_frames_total_frames(const struct hx_frames *f);
+/** Sum over all zones; may be O(frames). */
+void hx_frames_stats(const struct hx_frames *f, struct hx_frame_stats *out);
+void hx_frames_drain(struct hx_frames *f);
+HX_NODISCARD hx_status hx_frames_validate(const struct hx_frames *f);
+const char *hx_zone_kind_name(enum hx_zone_kind kind);
+
+#endif

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * hx/lock.h - the spin lock of the memory subsystem.
+ *
+ * A ticket lock (first come, first served) that is held with interrupts off, so
+ * that an interrupt handler may take any lock that the code it interrupted does
+ * not hold. Never held across a call that sleeps, a reclaimer or a handler.
+ * The order in which locks nest is written in memory/doc/locking.md.
+ * Source: Reed and Kanodia 1979 (ticket, eventcount).
+ */
+#ifndef HX_LOCK_H
+#define HX_LOCK_H
+
+#include <hx/hal.h>
+
+struct hx_lock {
+	uint32_t next;  /* ticket to hand out */
+	uint32_t owner; /* ticket that may enter */
+};
+
+#define HX_LOCK_INIT                                                                               \
+	{                                                                                          \
+		0, 0                                                                               \
+	}
+
+static inline unsigned long hx_lock_acquire(struct hx_lock *l)
+{
+	unsigned long irq = hx_hal_irq_save();
+	uint32_t ticket = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
+	while (__atomic_load_n(&l->owner, __ATOMIC_ACQUIRE) != ticket) {
+		hx_hal_relax();
+	}
+	return irq;
+}
+
+static inline void hx_lock_release(struct hx_lock *l, unsigned long irq)
+{
+	__atomic_store_n(&l->owner, l->owner + 1, __ATOMIC_RELEASE);
+	hx_hal_irq_restore(irq);
+}
+
+#endif

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * hx/mapper.h - page tables: one generic walker over the HAL's geometry and
+ * codec, for every port and every number of levels.
+ *
+ * Ranges are whole pages. The mapper picks the largest leaf that alignment,
+ * length and the port allow (unless told otherwise), splits huge leaves where a
+ * range ends inside one, and frees tables that become empty. Tables come from
+ * the frames given at init.
+ *
+ * Teardown keeps one order: unhook (in place: a leaf becomes a soft entry that
+ * remembers its frame), invalidate on every CPU that may hold it, then release
+ * data frames and table frames. One broadcast serves a call of any size.
+ */
+#ifndef HX_MAPPER_H
+#define HX_MAPPER_H
+
+#include <hx/framedb.h>
+#include <hx/frames.h>
+
+/** What to do with a mapping asked for as both writable and executable. */
+enum hx_wx_policy {
+	HX_WX_FORCE,  /* make it non-executable (default) */
+	HX_WX_REFUSE, /* PERMISSION_DENIED */
+	HX_WX_OFF,    /* allow it */
+};
+
+struct hx_mapper_counters {
+	uint64_t tables;           /* table frames now, the root included */
+	uint64_t local_flushes;    /* calls of hx_hal_tlb_local() */
+	uint64_t broadcasts;       /* invalidations that other CPUs had to do */
+	uint64_t ipis;             /* CPUs interrupted for them */
+	uint64_t splits;           /* huge leaves split */
+};
+
+struct hx_pagetable {
+	struct hx_pa root;
+	struct hx_frames *frames;
+	struct hx_framedb *db; /* tags table frames; may be NULL */
+	enum hx_wx_policy wx;
+	bool kernel;  /* owns the kernel half; otherwise the user half */
+	bool sealed;  /* kernel: root entries of the kernel half are fixed */
+	bool huge;    /* leaves above level 0 are allowed */
+	uint16_t asid;
+	struct hx_cpus active; /* CPUs on which it is loaded; atomic */
+	struct hx_lock lock;
+	struct hx_mapper_counters counters;
+};
+
+struct hx_pagetable_config {
+	struct hx_frames *frames;
+	struct hx_framedb *db;
+	enum hx_wx_policy wx;
+	bool huge;
+	/**
+	 * NULL: this is the kernel's table. Otherwise its kernel half is shared:
+	 * the root entries are copied, and @p kernel must be sealed.
+	 */
+	struct hx_pagetable *kernel;
+};
+
+/** Allocate the root. OUT_OF_MEMORY, NOT_INITIALIZED (kernel not sealed). */
+HX_NODISCARD hx_status hx_pagetable_init(struct hx_pagetable *t,
+					 const struct hx_pagetable_config *c);
+
+/**
+ * Free every table of the half that it owns; mappings are dropped, data frames
+ * are not touched. BUSY while it is loaded on a CPU.
+ */
+HX_NODISCARD hx_status hx_pagetable_destroy(struct hx_pagetable *t);
+
+/**
+ * Kernel table: create every root entry that [va, va + bytes) needs, so that
+ * spaces created later share what is mapped there.
+ */
+HX_NODISCARD hx_status hx_pagetable_prepare(struct hx_pagetable *t, struct hx_va va,
+					    uint64_t bytes);
+/** Kernel table: from now on a map that needs a new root entry is NOT_SUPPORTED. */
+void hx_pagetable_seal(struct hx_pagetable *t);
+
+/** Load it on this CPU; @p previous (may be NULL) is no longer loaded here. */
+void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous);
+
+/* Flags beside HX_PAGE_* for hx_map(). */
+#define HX_MAP_NO_HUGE (UINT64_C(1) << 52) /* level 0 leaves only */
+#define HX_MAP_LEVEL_1 (UINT64_C(1) << 53) /* all leaves at level 1 (2 MiB) or INVALID_ALIGNMENT */
+#define HX_MAP_LEVEL_2 (UINT64_C(1) << 54) /* all leaves at level 2 (1 GiB) or INVALID_ALIGNMENT */
+
+/**
+ * Map [va, va + bytes) to [pa, pa + bytes).
+ * @param flags  HX_PAGE_* with PRESENT; HUGE is ignored; A and D are set where
+ *               the machine does not set them itself
+ * @return INVALID_ALIGNMENT, INVALID_SIZE (0), INVALID_ADDRESS (wraps, not
+ *         canonical, the half that the table does not own, pa too wide),
+ *         INVALID_ARGUMENT (PRESENT missing, unknown flag), PERMISSION_DENIED (W^X),
+ *         ALREADY_MAPPED, NOT_SUPPORTED (sealed, leaf level), OUT_OF_MEMORY:
+ *         nothing changed in every case
+ * Context: IRQ-safe; takes the table's lock; never sleeps
+ * Cost:    one descent per leaf table, then one store per leaf
+ */
+HX_NODISCARD hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa,
+			      uint64_t bytes, uint64_t flags);
+
+/**
+ * Called for each leaf after no CPU can use it any more.
+ * @param bytes  size of the leaf (or of the part of it that was unmapped)
+ */
+typedef void (*hx_released_fn)(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+			       uint64_t flags);
+
+/**
+ * Unmap every page of the range; all must be mapped.
+ * @param released  may be NULL
+ * @return as hx_map(); NOT_MAPPED when a page of the range is not mapped;
+ *         OUT_OF_MEMORY when a huge leaf must be split and no table is to be had
+ */
+HX_NODISCARD hx_status hx_unmap(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
+				hx_released_fn released, void *context);
+
+/** The same, but pages that are not mapped are passed over. */
+HX_NODISCARD hx_status hx_unmap_sparse(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
+				       hx_released_fn released, void *context);
+
+/**
+ * Give every page of the range the rights in @p flags (WRITABLE, USER,
+ * NO_EXECUTE, GLOBAL, cache bits); ACCESSED and DIRTY stay as the machine left
+ * them. All pages must be mapped. Flushes only when a right was taken away or a
+ * cache attribute changed.
+ */
+HX_NODISCARD hx_status hx_update_flags(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
+				       uint64_t flags);
+/** The same, but pages that are not mapped are passed over. */
+HX_NODISCARD hx_status hx_update_flags_sparse(struct hx_pagetable *t, struct hx_va va,
+					      uint64_t bytes, uint64_t flags);
+
+struct hx_translation {
+	hx_status status; /* HX_OK, NOT_MAPPED, INVALID_ADDRESS */
+	struct hx_pa pa;  /* of the very byte */
+	uint64_t flags;   /* HX_PAGE_*; HUGE above level 0 */
+	unsigned level;   /* of the leaf; when NOT_MAPPED: where the walk ended */
+};
+
+/** Walk for one address, any half. Context: IRQ-safe, takes no lock. */
+HX_NODISCARD struct hx_translation hx_translate(const struct hx_pagetable *t, struct hx_va va);
+
+/** Forget cached translations of the range on every CPU that has the table loaded. */
+HX_NODISCARD hx_status hx_flush(struct hx_pagetable *t, struct hx_va va, uint64_t bytes);
+/** Forget all of the table's translations, GLOBAL ones when it is the kernel's. */
+void hx_flush_all(struct hx_pagetable *t);
+
+/** Called for every leaf in address order; false stops the walk. */
+typedef bool (*hx_leaf_fn)(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+			   uint64_t flags);
+/** Visit the leaves of the whole table (the shared kernel half too). */
+void hx_pagetable_visit(const struct hx_pagetable *t, hx_leaf_fn visit, void *context);
+
+/**
+ * Walk everything that the table owns: reserved encodings, misaligned leaves,
+ * empty tables, table count against the counter, writable and executable leaves
+ * under W^X. HX_OK or CORRUPTED.
+ */
+HX_NODISCARD hx_status hx_pagetable_validate(struct hx_pagetable *t);
+
+/** First byte behind the user half: user ranges lie in [0, this). */
+uintptr_t hx_user_end(void);
+/** Lowest address of the kernel half: the direct map starts there. */
+uintptr_t hx_kernel_start(void);
+
+/* ---- Shootdown: used by the mapper; here for tests and other layers ---- */
+
+/**
+ * Invalidate on this CPU (if it is in @p cpus) and on every other CPU in
+ * @p cpus; returns when all have. Serves this CPU's own pending requests while
+ * it waits, so two initiators cannot deadlock.
+ * @return number of other CPUs that had to do something
+ */
+unsigned hx_tlb_shootdown(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus);
+
+#endif

@@ -52,6 +52,7 @@ struct hx_boot_args {
 	 * section. Static storage of the kernel; hx_boot_arena serves.
 	 */
 	void *arena;
+	struct hx_va arena_va; /* where the section maps it: the pointer, on real machines */
 	const struct hx_image_section *sections;
 	unsigned section_count;
 	const struct hx_device_window *devices;

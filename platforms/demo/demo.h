@@ -3,6 +3,7 @@
 #ifndef HX_DEMO_H
 #define HX_DEMO_H
 
+#include <hx/helix.h>
 #include <hx/platform.h>
 
 extern struct hx_system demo_system;

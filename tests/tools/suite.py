@@ -169,13 +169,16 @@ def step_headers(report, name):
             for header in sorted(h for h in os.listdir(folder) if h.endswith(".h")):
                 if header == "pte_access.h":
                     continue  # a piece of a port's header, by its own words
-                status, output = run(
-                    [compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only",
-                     "-DHX_SIM_CODEC_X86_64", "-DHX_SIM_LEVELS=4", "-x", "c",
-                     *[f"-I{os.path.join(ROOT, d)}" for d in
-                       ("hal/include", "memory/include", "platforms/include", "hal/sim")],
-                     f"-I{os.path.join(BUILD, 'hosted-gcc', 'memory', 'include')}",
-                     os.path.join(folder, header)])
+                with tempfile.NamedTemporaryFile("w", suffix=".c") as alone:
+                    alone.write(f"#include <hx/{header}>\n")
+                    alone.flush()
+                    status, output = run(
+                        [compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only",
+                         "-DHX_SIM_CODEC_X86_64", "-DHX_SIM_LEVELS=4",
+                         *[f"-I{os.path.join(ROOT, d)}" for d in
+                           ("hal/include", "memory/include", "platforms/include", "hal/sim")],
+                         f"-I{os.path.join(BUILD, 'hosted-gcc', 'memory', 'include')}",
+                         alone.name])
                 report.result(f"{name}/{compiler}/{header}", status == 0, output)
 
 

@@ -17,25 +17,14 @@
  */
 #include "chunk.h"
 
-struct __attribute__((may_alias)) bump {
-	struct hx_heap_chunk *chunks; /* newest first; an arena's is the last */
-};
-_Static_assert(sizeof(struct bump) <= sizeof((struct hx_heap_backend *)0)->private, "fits");
-
-static struct bump *bump_of(const struct hx_heap_backend *b)
-{
-	return (struct bump *)(uintptr_t)b->private;
-}
-
 hx_status hx_heap_bump_init(struct hx_heap_backend *b)
 {
+	hx_heap_chunks_init(b);
 	if (b->arena != NULL) {
-		bump_of(b)->chunks = hx_heap_chunk_of_arena(b);
-		if (bump_of(b)->chunks == NULL) {
-			return HX_INVALID_ARGUMENT;
-		}
+		hx_heap_chunks_of(b)->newest = hx_heap_chunk_of_arena(b);
 	}
-	return HX_OK;
+	return b->arena == NULL || hx_heap_chunks_of(b)->newest != NULL ? HX_OK
+									: HX_INVALID_ARGUMENT;
 }
 
 /* From the top of @c, NULL when it does not fit there. The lock is held. */
@@ -63,34 +52,28 @@ static void *carve(const struct hx_heap_backend *b, struct hx_heap_chunk *c, siz
 struct hx_ptr_result hx_heap_bump_allocate(struct hx_heap_backend *b, size_t bytes, size_t align,
 					   size_t *usable)
 {
-	struct bump *s = bump_of(b);
+	struct hx_heap_chunks *s = hx_heap_chunks_of(b);
 	unsigned long irq = hx_lock_acquire(&b->lock);
-	void *p = s->chunks == NULL ? NULL : carve(b, s->chunks, bytes, align, usable);
+	void *p = s->newest == NULL ? NULL : carve(b, s->newest, bytes, align, usable);
 	hx_lock_release(&b->lock, irq);
 	if (p == NULL) {
 		struct hx_heap_chunk *fresh = hx_heap_chunk_grow(b, bytes, align);
 		if (fresh != NULL) {
 			irq = hx_lock_acquire(&b->lock);
 			p = carve(b, fresh, bytes, align, usable);
-			fresh->next = s->chunks;
-			s->chunks = fresh;
+			fresh->next = s->newest;
+			s->newest = fresh;
 			hx_lock_release(&b->lock, irq);
 		}
 	}
 	return (struct hx_ptr_result){p == NULL ? HX_OUT_OF_MEMORY : HX_OK, p};
 }
 
-/* The live block at @p; the lock is held. */
-static hx_status block_at(struct hx_heap_backend *b, const void *p, struct hx_heap_block **out)
-{
-	return hx_heap_block_find(b, hx_heap_chunk_find(bump_of(b)->chunks, p), p, out);
-}
-
 hx_status hx_heap_bump_free(struct hx_heap_backend *b, void *p, size_t bytes, size_t *usable)
 {
 	struct hx_heap_block *block;
 	unsigned long irq = hx_lock_acquire(&b->lock);
-	hx_status status = block_at(b, p, &block);
+	hx_status status = hx_heap_block_find(b, p, &block);
 	if (status == HX_OK) {
 		uint64_t size = hx_heap_block_bytes(block);
 		bool shrunk = hx_heap_block_state(block) == HX_HEAP_BLOCK_SHRUNK;
@@ -110,7 +93,7 @@ hx_status hx_heap_bump_find(struct hx_heap_backend *b, const void *p, size_t *us
 {
 	struct hx_heap_block *block;
 	unsigned long irq = hx_lock_acquire(&b->lock);
-	hx_status status = block_at(b, p, &block);
+	hx_status status = hx_heap_block_find(b, p, &block);
 	if (status == HX_OK) {
 		*usable = hx_heap_block_bytes(block) - HX_HEAP_BLOCK_BYTES;
 	}
@@ -122,7 +105,7 @@ hx_status hx_heap_bump_resize(struct hx_heap_backend *b, void *p, size_t bytes, 
 {
 	struct hx_heap_block *block;
 	unsigned long irq = hx_lock_acquire(&b->lock);
-	hx_status status = block_at(b, p, &block);
+	hx_status status = hx_heap_block_find(b, p, &block);
 	if (status == HX_OK) {
 		uint64_t size = hx_heap_block_bytes(block);
 		uint64_t need = hx_heap_block_need(bytes);
@@ -142,7 +125,7 @@ hx_status hx_heap_bump_resize(struct hx_heap_backend *b, void *p, size_t bytes, 
 bool hx_heap_bump_owns(struct hx_heap_backend *b, const void *p)
 {
 	unsigned long irq = hx_lock_acquire(&b->lock);
-	bool found = hx_heap_chunk_find(bump_of(b)->chunks, p) != NULL;
+	bool found = hx_heap_chunk_find(b, p) != NULL;
 	hx_lock_release(&b->lock, irq);
 	return found;
 }
@@ -156,18 +139,17 @@ uint64_t hx_heap_bump_shrink(struct hx_heap_backend *b)
 void hx_heap_bump_stats(struct hx_heap_backend *b, struct hx_heap_stats *out)
 {
 	unsigned long irq = hx_lock_acquire(&b->lock);
-	const struct hx_heap_chunk *newest = bump_of(b)->chunks;
+	const struct hx_heap_chunk *newest = hx_heap_chunks_of(b)->newest;
 	uint64_t room = newest == NULL ? 0 : (uint64_t)(newest->end - newest->top);
 	hx_lock_release(&b->lock, irq);
-	out->managed_bytes =
-		b->arena_bytes + __atomic_load_n(&b->taken_bytes, __ATOMIC_RELAXED);
+	out->managed_bytes = b->arena_bytes + __atomic_load_n(&b->taken_bytes, __ATOMIC_RELAXED);
 	out->largest_free = room > HX_HEAP_BLOCK_BYTES ? room - HX_HEAP_BLOCK_BYTES : 0;
 }
 
 hx_status hx_heap_bump_validate(struct hx_heap_backend *b)
 {
 	uint64_t taken = 0;
-	for (struct hx_heap_chunk *c = bump_of(b)->chunks; c != NULL; c = c->next) {
+	for (struct hx_heap_chunk *c = hx_heap_chunks_of(b)->newest; c != NULL; c = c->next) {
 		if (!hx_heap_chunk_sound(b, c) || c->top > c->end) {
 			return HX_CORRUPTED;
 		}
@@ -190,7 +172,7 @@ hx_status hx_heap_bump_validate(struct hx_heap_backend *b)
 
 void *hx_heap_bump_top(const struct hx_heap_backend *b)
 {
-	for (const struct hx_heap_chunk *c = bump_of(b)->chunks; c != NULL; c = c->next) {
+	for (const struct hx_heap_chunk *c = hx_heap_chunks_of(b)->newest; c != NULL; c = c->next) {
 		if (c->run.frames == 0) {
 			return c->top;
 		}

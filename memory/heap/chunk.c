@@ -6,10 +6,17 @@ uint64_t hx_heap_check(const struct hx_heap_backend *b, const void *at, uint64_t
 {
 	/* Two rounds of multiply and fold; the odd constants are 2^64 by the golden
 	 * ratio and by the square root of two. */
-	uint64_t x = (uint64_t)(uintptr_t)at ^ (uint64_t)(uintptr_t)b << 20;
+	uint64_t x = (uint64_t)(uintptr_t)at ^ hx_heap_chunks_of(b)->salt;
 	x = (x ^ x >> 32) * UINT64_C(0x9e3779b97f4a7c15);
 	x = (x ^ x >> 29 ^ word) * UINT64_C(0xb504f333f9de6485);
 	return x ^ x >> 32;
+}
+
+void hx_heap_chunks_init(struct hx_heap_backend *b)
+{
+	static uint64_t backends;
+	uint64_t n = __atomic_add_fetch(&backends, 1, __ATOMIC_RELAXED);
+	hx_heap_chunks_of(b)->salt = n * UINT64_C(0x9e3779b97f4a7c15);
 }
 
 static uint64_t chunk_check(const struct hx_heap_backend *b, const struct hx_heap_chunk *c)
@@ -78,9 +85,9 @@ struct hx_heap_chunk *hx_heap_chunk_grow(struct hx_heap_backend *b, uint64_t byt
 	return chunk_make(b, start, (uint8_t *)start + size, run);
 }
 
-struct hx_heap_chunk *hx_heap_chunk_find(struct hx_heap_chunk *list, const void *p)
+struct hx_heap_chunk *hx_heap_chunk_find(const struct hx_heap_backend *b, const void *p)
 {
-	for (struct hx_heap_chunk *c = list; c != NULL; c = c->next) {
+	for (struct hx_heap_chunk *c = hx_heap_chunks_of(b)->newest; c != NULL; c = c->next) {
 		uintptr_t first = (uintptr_t)hx_heap_chunk_first(c);
 		if ((uintptr_t)p - first < (uintptr_t)c->top - first) {
 			return c;
@@ -102,9 +109,10 @@ static hx_status diagnose(const struct hx_heap_backend *b, struct hx_heap_chunk 
 	return HX_FOREIGN_FREE;
 }
 
-hx_status hx_heap_block_find(const struct hx_heap_backend *b, struct hx_heap_chunk *chunk,
-			     const void *p, struct hx_heap_block **out)
+hx_status hx_heap_block_find(const struct hx_heap_backend *b, const void *p,
+			     struct hx_heap_block **out)
 {
+	struct hx_heap_chunk *chunk = hx_heap_chunk_find(b, p);
 	if (chunk == NULL || ((uintptr_t)p & (HX_HEAP_GRAIN - 1)) != 0 ||
 	    (uintptr_t)p - (uintptr_t)hx_heap_chunk_first(chunk) < HX_HEAP_BLOCK_BYTES) {
 		return HX_FOREIGN_FREE;

@@ -49,6 +49,21 @@ struct hx_heap_chunk {
 	uint64_t check;
 };
 
+/*
+ * How bump and simple begin their words of the backend. The salt differs for
+ * every backend that is ever set up, so that headers left in memory by an
+ * earlier one are not taken for its own.
+ */
+struct __attribute__((may_alias)) hx_heap_chunks {
+	struct hx_heap_chunk *newest; /* an arena's is the last */
+	uint64_t salt;
+};
+
+static inline struct hx_heap_chunks *hx_heap_chunks_of(const struct hx_heap_backend *b)
+{
+	return (struct hx_heap_chunks *)(uintptr_t)b->private;
+}
+
 static inline uint64_t hx_heap_block_bytes(const struct hx_heap_block *block)
 {
 	return block->word & ~(uint64_t)HX_HEAP_BLOCK_STATES;
@@ -66,8 +81,7 @@ static inline struct hx_heap_block *hx_heap_block_after(struct hx_heap_block *bl
 
 static inline struct hx_heap_block *hx_heap_block_of(const void *object)
 {
-	return (struct hx_heap_block *)(void *)((uint8_t *)(uintptr_t)object -
-						HX_HEAP_BLOCK_BYTES);
+	return (struct hx_heap_block *)(void *)((uint8_t *)(uintptr_t)object - HX_HEAP_BLOCK_BYTES);
 }
 
 static inline void *hx_heap_block_object(struct hx_heap_block *block)
@@ -102,9 +116,11 @@ static inline bool hx_heap_block_sound(const struct hx_heap_backend *b,
 	return block->check == hx_heap_check(b, block, block->word);
 }
 
+/** Choose the salt; comes before anything else here. */
+void hx_heap_chunks_init(struct hx_heap_backend *b);
 /**
  * The header of the chunk over the backend's arena; top is its first block.
- * @return NULL when the arena is too small for a chunk and a block
+ * @return NULL when the arena is too small for a chunk and the smallest object
  */
 struct hx_heap_chunk *hx_heap_chunk_of_arena(struct hx_heap_backend *b);
 /**
@@ -112,18 +128,17 @@ struct hx_heap_chunk *hx_heap_chunk_of_arena(struct hx_heap_backend *b);
  * as the backend grows, when that can be had. Takes no lock of the backend.
  */
 struct hx_heap_chunk *hx_heap_chunk_grow(struct hx_heap_backend *b, uint64_t bytes, uint64_t align);
-/** The chunk of @p list with @p p in its blocks below top, NULL if none. */
-struct hx_heap_chunk *hx_heap_chunk_find(struct hx_heap_chunk *list, const void *p);
+/** The backend's chunk with @p p in its blocks, below top; NULL if none. */
+struct hx_heap_chunk *hx_heap_chunk_find(const struct hx_heap_backend *b, const void *p);
 /** Is the header what this backend wrote there? (next and top apart) */
 bool hx_heap_chunk_sound(const struct hx_heap_backend *b, const struct hx_heap_chunk *chunk);
 
 /**
- * The live block of the object at @p p, which lies in @p chunk (NULL: in none).
+ * The live block of the object at @p p.
  * @return HX_OK; DOUBLE_FREE, FOREIGN_FREE, CORRUPTED (its header, or one before it)
- * Cost:   O(1); O(blocks of the chunk) when the header there is not sound
+ * Cost:   O(chunks); O(blocks of the chunk) when the header there is not sound
  */
-HX_NODISCARD hx_status hx_heap_block_find(const struct hx_heap_backend *b,
-					  struct hx_heap_chunk *chunk, const void *p,
+HX_NODISCARD hx_status hx_heap_block_find(const struct hx_heap_backend *b, const void *p,
 					  struct hx_heap_block **out);
 
 #endif

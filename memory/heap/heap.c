@@ -31,9 +31,6 @@ static const struct hx_heap_trait *const traits[] = {
 #if HX_BUILTIN_HEAP_SIMPLE
 	&hx_heap_simple,
 #endif
-#if HX_BUILTIN_HEAP_SLAB
-	&hx_heap_slab,
-#endif
 	NULL,
 };
 

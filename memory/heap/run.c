@@ -110,8 +110,7 @@ hx_status hx_heap_run_take(struct hx_heap_backend *b, uint64_t bytes, uint64_t a
 void hx_heap_run_give(struct hx_heap_backend *b, struct hx_heap_run run)
 {
 	if (b->db != NULL) { /* cannot fail: the entries exist since they were tagged */
-		HX_ASSERT(hx_framedb_set(b->db, run.first, run.frames, HX_TAG_FREE, NULL) ==
-			  HX_OK);
+		HX_ASSERT(hx_framedb_set(b->db, run.first, run.frames, HX_TAG_FREE, NULL) == HX_OK);
 	}
 	HX_ASSERT(hx_frames_deallocate(b->frames, run.first) == HX_OK);
 	discharge(b, run.frames << HX_FRAME_SHIFT);

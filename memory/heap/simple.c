@@ -34,8 +34,8 @@ struct link {
 enum { BLOCK_MIN = HX_HEAP_BLOCK_BYTES + sizeof(struct link) };
 
 struct __attribute__((may_alias)) simple {
-	struct hx_heap_chunk *chunks; /* newest first */
-	struct link free;             /* its next: the lowest free block */
+	struct hx_heap_chunks chunks;
+	struct link free; /* its next: the lowest free block */
 };
 _Static_assert(sizeof(struct simple) <= sizeof((struct hx_heap_backend *)0)->private, "fits");
 
@@ -63,8 +63,8 @@ static hx_status next_free(const struct hx_heap_backend *b, const struct link *l
 		return HX_CORRUPTED;
 	}
 	*out = link->next;
-	if (*out != NULL && (!hx_heap_block_sound(b, *out) ||
-			     hx_heap_block_state(*out) != HX_HEAP_BLOCK_FREE)) {
+	if (*out != NULL &&
+	    (!hx_heap_block_sound(b, *out) || hx_heap_block_state(*out) != HX_HEAP_BLOCK_FREE)) {
 		return HX_CORRUPTED;
 	}
 	return HX_OK;
@@ -183,8 +183,8 @@ static hx_status add_chunk(struct hx_heap_backend *b, struct hx_heap_chunk *c)
 	hx_status status = find_place(b, first, &place);
 	if (status == HX_OK) {
 		c->top = c->end;
-		c->next = simple_of(b)->chunks;
-		simple_of(b)->chunks = c;
+		c->next = hx_heap_chunks_of(b)->newest;
+		hx_heap_chunks_of(b)->newest = c;
 		put(b, &place, first, (uint64_t)(c->end - (uint8_t *)first));
 	}
 	return status;
@@ -194,6 +194,7 @@ static hx_status add_chunk(struct hx_heap_backend *b, struct hx_heap_chunk *c)
 
 hx_status hx_heap_simple_init(struct hx_heap_backend *b)
 {
+	hx_heap_chunks_init(b);
 	set_next(b, &simple_of(b)->free, NULL);
 	if (b->arena == NULL) {
 		return HX_OK;
@@ -236,17 +237,12 @@ struct hx_ptr_result hx_heap_simple_allocate(struct hx_heap_backend *b, size_t b
 	return (struct hx_ptr_result){HX_OK, hx_heap_block_object(block)};
 }
 
-static hx_status block_at(struct hx_heap_backend *b, const void *p, struct hx_heap_block **out)
-{
-	return hx_heap_block_find(b, hx_heap_chunk_find(simple_of(b)->chunks, p), p, out);
-}
-
 hx_status hx_heap_simple_free(struct hx_heap_backend *b, void *p, size_t bytes, size_t *usable)
 {
 	struct hx_heap_block *block;
 	struct place place;
 	unsigned long irq = hx_lock_acquire(&b->lock);
-	hx_status status = block_at(b, p, &block);
+	hx_status status = hx_heap_block_find(b, p, &block);
 	if (status == HX_OK && bytes != 0) {
 		uint64_t size = hx_heap_block_bytes(block);
 		if (bytes > size || block_need(bytes) > size ||
@@ -269,7 +265,7 @@ hx_status hx_heap_simple_find(struct hx_heap_backend *b, const void *p, size_t *
 {
 	struct hx_heap_block *block;
 	unsigned long irq = hx_lock_acquire(&b->lock);
-	hx_status status = block_at(b, p, &block);
+	hx_status status = hx_heap_block_find(b, p, &block);
 	if (status == HX_OK) {
 		*usable = hx_heap_block_bytes(block) - HX_HEAP_BLOCK_BYTES;
 	}
@@ -309,7 +305,7 @@ hx_status hx_heap_simple_resize(struct hx_heap_backend *b, void *p, size_t bytes
 {
 	struct hx_heap_block *block;
 	unsigned long irq = hx_lock_acquire(&b->lock);
-	hx_status status = block_at(b, p, &block);
+	hx_status status = hx_heap_block_find(b, p, &block);
 	if (status == HX_OK) {
 		status = resize_block(b, block, block_need(bytes));
 	}
@@ -323,7 +319,7 @@ hx_status hx_heap_simple_resize(struct hx_heap_backend *b, void *p, size_t bytes
 bool hx_heap_simple_owns(struct hx_heap_backend *b, const void *p)
 {
 	unsigned long irq = hx_lock_acquire(&b->lock);
-	bool found = hx_heap_chunk_find(simple_of(b)->chunks, p) != NULL;
+	bool found = hx_heap_chunk_find(b, p) != NULL;
 	hx_lock_release(&b->lock, irq);
 	return found;
 }
@@ -331,7 +327,8 @@ bool hx_heap_simple_owns(struct hx_heap_backend *b, const void *p)
 /* Unlink one chunk from frames that holds no object, NULL when there is none. */
 static struct hx_heap_chunk *unlink_empty(struct hx_heap_backend *b)
 {
-	for (struct hx_heap_chunk **at = &simple_of(b)->chunks; *at != NULL; at = &(*at)->next) {
+	for (struct hx_heap_chunk **at = &hx_heap_chunks_of(b)->newest; *at != NULL;
+	     at = &(*at)->next) {
 		struct hx_heap_chunk *c = *at;
 		struct hx_heap_block *first = hx_heap_chunk_first(c);
 		struct place place;
@@ -375,8 +372,7 @@ void hx_heap_simple_stats(struct hx_heap_backend *b, struct hx_heap_stats *out)
 		}
 	}
 	hx_lock_release(&b->lock, irq);
-	out->managed_bytes =
-		b->arena_bytes + __atomic_load_n(&b->taken_bytes, __ATOMIC_RELAXED);
+	out->managed_bytes = b->arena_bytes + __atomic_load_n(&b->taken_bytes, __ATOMIC_RELAXED);
 	out->largest_free = largest;
 }
 
@@ -406,7 +402,7 @@ static hx_status validate_chunk(struct hx_heap_backend *b, struct hx_heap_chunk 
 hx_status hx_heap_simple_validate(struct hx_heap_backend *b)
 {
 	uint64_t free_blocks = 0, taken = 0, listed = 0;
-	for (struct hx_heap_chunk *c = simple_of(b)->chunks; c != NULL; c = c->next) {
+	for (struct hx_heap_chunk *c = hx_heap_chunks_of(b)->newest; c != NULL; c = c->next) {
 		if (validate_chunk(b, c, &free_blocks) != HX_OK) {
 			return HX_CORRUPTED;
 		}
@@ -422,7 +418,7 @@ hx_status hx_heap_simple_validate(struct hx_heap_backend *b)
 		if (free == NULL) {
 			break;
 		}
-		if (free <= before || hx_heap_chunk_find(simple_of(b)->chunks, free) == NULL) {
+		if (free <= before || hx_heap_chunk_find(b, free) == NULL) {
 			return HX_CORRUPTED;
 		}
 		listed++;

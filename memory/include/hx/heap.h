@@ -13,21 +13,21 @@
 #include <hx/framedb.h>
 #include <hx/frames.h>
 
-#define HX_HEAP_ZERO        (1u << 0) /* the bytes are zero */
+#define HX_HEAP_ZERO (1u << 0)        /* the bytes are zero */
 #define HX_HEAP_NO_PRESSURE (1u << 1) /* fail at once, raise no event */
 
 enum { HX_HEAP_ALIGN_MIN = 16 }; /* of every allocation, in bytes */
 
 struct hx_heap_stats {
 	uint64_t live_objects;
-	uint64_t live_bytes;     /* usable bytes of live objects */
+	uint64_t live_bytes; /* usable bytes of live objects */
 	uint64_t peak_bytes;
-	uint64_t managed_bytes;  /* taken from frames or arenas */
+	uint64_t managed_bytes; /* taken from frames or arenas */
 	uint64_t allocations;
 	uint64_t frees;
-	uint64_t failures;       /* OUT_OF_MEMORY given */
-	uint64_t refused_frees;  /* double, foreign, wrong size */
-	uint64_t largest_free;   /* bytes of the largest block free without growing; 0: unknown */
+	uint64_t failures;      /* OUT_OF_MEMORY given */
+	uint64_t refused_frees; /* double, foreign, wrong size */
+	uint64_t largest_free;  /* bytes of the largest block free without growing; 0: unknown */
 };
 
 struct hx_heap_backend;
@@ -80,10 +80,10 @@ struct hx_heap_backend {
 	struct hx_framedb *db;    /* tags HEAP frames; may be NULL */
 	void *arena;              /* initial memory, or NULL */
 	size_t arena_bytes;
-	uint64_t limit_bytes;     /* most that is taken from frames; 0: no limit */
-	uint64_t taken_bytes;     /* taken from frames now, metadata included; atomic */
+	uint64_t limit_bytes; /* most that is taken from frames; 0: no limit */
+	uint64_t taken_bytes; /* taken from frames now, metadata included; atomic */
 	struct hx_lock lock;
-	uint64_t private[120];    /* the trait's own words */
+	uint64_t private[120]; /* the trait's own words */
 };
 
 extern const struct hx_heap_trait hx_heap_bump;

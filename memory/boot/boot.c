@@ -138,6 +138,22 @@ static hx_status choose(struct hx_system *sys, const struct hx_boot_args *args)
 
 /* ---- Stage 2: the bump heap ---- */
 
+/* The first objects of the heap: they outlive the bump allocator. */
+static hx_status keep_words(struct hx_system *sys, const struct hx_boot_args *args)
+{
+	size_t length = args->command_line ? hx_strlen(args->command_line) : 0;
+	struct hx_ptr_result line = hx_heap_allocate(&sys->heap, length + 1, 0, HX_HEAP_ZERO);
+	if (line.status != HX_OK) {
+		return line.status;
+	}
+	hx_memcpy(line.value, args->command_line, length);
+	sys->command_line = line.value;
+	struct hx_ptr_result map =
+		hx_heap_allocate(&sys->heap, sizeof *sys->firmware_map, 0, HX_HEAP_ZERO);
+	sys->firmware_map = map.value;
+	return map.status;
+}
+
 static hx_status stage2(struct hx_system *sys, const struct hx_boot_args *args)
 {
 	struct stopwatch w = start_watch(args);
@@ -151,6 +167,9 @@ static hx_status stage2(struct hx_system *sys, const struct hx_boot_args *args)
 					    .arena = args->arena,
 					    .arena_bytes = HX_BOOT_ARENA_BYTES,
 				    });
+	if (s == HX_OK) {
+		s = keep_words(sys, args);
+	}
 	if (s != HX_OK) {
 		return refused(2, s, "bump heap");
 	}
@@ -208,7 +227,7 @@ static hx_status protect_own(struct hx_system *sys, const struct hx_boot_args *a
 static hx_status stage3(struct hx_system *sys, const struct hx_boot_args *args)
 {
 	struct stopwatch w = start_watch(args);
-	unsigned words = record_words(&sys->firmware_map);
+	unsigned words = record_words(sys->firmware_map);
 	read_cpus(sys);
 	hx_memmap_init(&sys->map);
 	hx_status s = hx_memmap_read_firmware(&sys->map);

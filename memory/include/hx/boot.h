@@ -68,7 +68,8 @@ extern uint8_t hx_boot_arena[HX_BOOT_ARENA_BYTES];
 /** Everything that boot brings up; one per machine, static storage. */
 struct hx_system {
 	unsigned stage; /* last stage completed */
-	struct hx_memmap firmware_map; /* words as they came, in their order, not normalised */
+	const char *command_line;       /* a copy; from the bump heap, as is the next */
+	struct hx_memmap *firmware_map; /* words as they came, in their order, not normalised */
 	struct hx_memmap map;          /* normalised, with what boot took */
 	unsigned cpu_count;
 	struct hx_cpu_info cpus[HX_CPUS_MAX]; /* the boot CPU first */

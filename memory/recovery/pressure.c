@@ -216,11 +216,3 @@ void hx_pressure_attach(struct hx_pressure *p)
 	p->frames->pressure_context = p;
 	p->frames->pressure = request_failed;
 }
-
-enum hx_outcome hx_pressure_recover(void *pressure, const struct hx_incident *incident)
-{
-	uint64_t wanted = incident->bytes / HX_FRAME_BYTES +
-			  (incident->bytes % HX_FRAME_BYTES != 0 || incident->bytes == 0);
-	bool freed = raise_event(pressure, HX_PRESSURE_CRITICAL, wanted);
-	return freed ? HX_OUTCOME_RETRY : HX_OUTCOME_RETURN;
-}

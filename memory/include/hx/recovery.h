@@ -148,11 +148,4 @@ enum hx_pressure_level hx_pressure_level(const struct hx_pressure *p);
  */
 bool hx_pressure_raise(struct hx_pressure *p, uint64_t frames_wanted);
 
-/**
- * Ready-made handler for HX_STRATEGY_PRESSURE: raises an event for the
- * incident's bytes, or for one frame where it names none.
- * @param pressure  a struct hx_pressure
- */
-enum hx_outcome hx_pressure_recover(void *pressure, const struct hx_incident *incident);
-
 #endif

@@ -219,7 +219,7 @@ static hx_status protect_own(struct hx_system *sys, const struct hx_boot_args *a
 	struct hx_memory_range frame0 = {hx_pa(0), HX_FRAME_BYTES, HX_MEMORY_RESERVED, 0};
 	struct hx_memory_range beyond = {hx_pa(top), -top, HX_MEMORY_RESERVED, 0};
 	hx_status s = hx_memmap_add(&sys->map, frame0);
-	if (s == HX_OK) {
+	if (s == HX_OK && hx_memmap_ram_end(&sys->map).v > top) {
 		s = hx_memmap_add(&sys->map, beyond);
 	}
 	for (unsigned i = 0; s == HX_OK && i < args->section_count; i++) {

@@ -7,12 +7,15 @@
  * against the blob before it is followed, strings must end inside it, nothing
  * is written, nothing is allocated, nothing recurses. A reader that refuses a
  * blob says so with false; iterators end early at the first broken record.
- * Ranges come out as firmware wrote them: hx/memmap.h normalises.
+ * Parts of the boot information that are damaged count as absent. Ranges come out as firmware wrote them: hx/memmap.h normalises.
  */
 #ifndef HX_DISCOVERY_H
 #define HX_DISCOVERY_H
 
 #include <hx/hal.h>
+
+/* A command line is looked for no further than this, its end included (PVH). */
+enum { HX_COMMAND_LINE_MAX = 4096 };
 
 /* What a boot protocol says beside memory and CPUs; absent parts are 0 or NULL. */
 struct hx_boot_info {
@@ -34,7 +37,19 @@ struct hx_fdt {
 	uint32_t reservations;
 };
 
-/** @param limit  readable bytes at @p blob */
+/* Deepest node, the root being 1. */
+enum { HX_FDT_DEPTH_MAX = 16 };
+
+/**
+ * Walks the whole blob once: what it accepts is well formed, so that the readers
+ * below never stop half-way and leave a reservation out.
+ * @param limit  readable bytes at @p blob
+ * @return false for versions compatible with neither 16 nor 17, anything that leaves the
+ *         blob, unbalanced or too deeply nested nodes, properties behind a child
+ *         node, a reservation block without end, and memory, reserved-memory
+ *         or CPU nodes whose "reg" is no whole number of entries or has cells
+ *         other than 1 or 2 (size cells of CPUs: 0)
+ */
 HX_NODISCARD bool hx_fdt_open(struct hx_fdt *f, const void *blob, uint64_t limit);
 /**
  * Memory nodes (RAM, with numa-node-id), then /reserved-memory (RESERVED), then
@@ -109,7 +124,10 @@ struct hx_acpi {
 HX_NODISCARD bool hx_acpi_open(struct hx_acpi *a, struct hx_physical physical, struct hx_pa rsdp);
 /** Look for the RSDP in the BIOS area [0xe0000, 0x100000). */
 HX_NODISCARD bool hx_acpi_find_rsdp(struct hx_physical physical, struct hx_pa *out);
-/** Enabled local APICs and x2APICs. */
+/**
+ * Enabled local APICs and x2APICs, each identity once. boot stays false: the
+ * table does not say it, a CPU knows its own APIC id.
+ */
 HX_NODISCARD bool hx_acpi_cpu_next(const struct hx_acpi *a, uint32_t *iterator,
 				   struct hx_cpu_info *out);
 /** Node of physical address @p a by SRAT, 0 without one. */

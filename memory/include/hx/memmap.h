@@ -7,7 +7,8 @@
  * which equal neighbours are joined and every overlap went to the side that
  * must not be allocated. Nothing is believed: a range that wraps is cut at the
  * top of the address space, RAM shrinks to whole frames, everything else grows
- * to whole frames.
+ * to whole frames. The top is the last frame below 2^64, which is left out, so
+ * that the end of every region is a number.
  */
 #ifndef HX_MEMMAP_H
 #define HX_MEMMAP_H
@@ -28,29 +29,40 @@ void hx_memmap_init(struct hx_memmap *m);
 
 /**
  * Merge one range into the map. Precedence on overlap, highest first: KERNEL,
- * INITRD, FRAMEBUFFER, FIRMWARE, BAD, DEVICE, ACPI, ROM, RESERVED, RAM.
+ * INITRD, FRAMEBUFFER, FIRMWARE, BAD, DEVICE, ACPI, ROM, RESERVED, RAM. Where
+ * two words of one type name different nodes the earlier one stands.
  * @return HX_OK, also when the word was dropped or cut (see the counters);
- *         OUT_OF_MEMORY when the map is full (map unchanged)
+ *         OUT_OF_MEMORY when the result needs more than HX_MEMMAP_REGIONS_MAX
+ *         regions, INVALID_ARGUMENT for no type (map and counters unchanged)
  * Cost: O(count)
  */
 HX_NODISCARD hx_status hx_memmap_add(struct hx_memmap *m, struct hx_memory_range r);
 
-/** Read everything that the HAL's iterator has. */
+/**
+ * Add everything that the HAL's iterator has.
+ * @return what hx_memmap_add() refused with; the words before that one stand
+ */
 HX_NODISCARD hx_status hx_memmap_read_firmware(struct hx_memmap *m);
 
 /**
  * Mark [base, base + bytes) as @p type whatever it was, provided that all of it
- * is RAM now; bytes grows to whole frames.
+ * is RAM now; both ends grow to whole frames, nodes stay.
  * @return ALREADY_MAPPED when part of it is not RAM; INVALID_SIZE when empty or
- *         wrapping; OUT_OF_MEMORY when the map is full
+ *         wrapping; INVALID_ARGUMENT for RAM or no type; OUT_OF_MEMORY when the
+ *         map has no room for the cuts, two at most. Map unchanged then
+ * Cost: O(count)
  */
 HX_NODISCARD hx_status hx_memmap_reserve(struct hx_memmap *m, struct hx_pa base, uint64_t bytes,
 					 enum hx_memory_type type);
 
 /**
  * Carve @p bytes (grown to whole frames) out of RAM below @p limit, highest
- * fitting address first, and mark them KERNEL.
+ * fitting address first, and mark them KERNEL. The block lies within one
+ * region, hence on one node.
  * @param align  power of two, at least HX_FRAME_BYTES
+ * @return its first byte; OUT_OF_MEMORY when nothing fits or the map has no
+ *         room for the cuts; INVALID_SIZE; INVALID_ALIGNMENT. Map unchanged then
+ * Cost: O(count)
  */
 HX_NODISCARD struct hx_pa_result hx_memmap_take(struct hx_memmap *m, uint64_t bytes,
 						uint64_t align, struct hx_pa limit);
@@ -67,6 +79,7 @@ struct hx_pa hx_memmap_ram_end(const struct hx_memmap *m);
 /** HX_OK, or CORRUPTED when unsorted, overlapping, unaligned, empty or unjoined. */
 HX_NODISCARD hx_status hx_memmap_validate(const struct hx_memmap *m);
 
+/** "RAM", "reserved", ...; "?" for no type. */
 const char *hx_memory_type_name(enum hx_memory_type type);
 
 #endif

@@ -188,7 +188,8 @@ static hx_status init_zones(struct hx_frames *f, unsigned char *metadata)
 	return HX_OK;
 }
 
-static hx_status add_ram(struct hx_frames *f, const struct hx_memmap *map)
+/* RAM below @limit (0: all of it) becomes free. */
+static hx_status add_ram(struct hx_frames *f, const struct hx_memmap *map, uint64_t limit)
 {
 	for (unsigned i = 0; i < map->count; i++) {
 		uint64_t first, end;
@@ -196,6 +197,7 @@ static hx_status add_ram(struct hx_frames *f, const struct hx_memmap *map)
 			continue;
 		}
 		frames_of(&map->regions[i], &first, &end);
+		end = limit != 0 && limit < end ? limit : end;
 		while (first < end) {
 			struct hx_zone *z = hx_frames_zone_of(f, hx_pfn(first));
 			HX_ASSERT(z);
@@ -240,7 +242,7 @@ static hx_status build(struct hx_frames *f, const struct hx_frames_config *c, st
 		return metadata.status;
 	}
 	status = init_zones(f, hx_ptr(metadata.value));
-	return status == HX_OK ? add_ram(f, map) : status;
+	return status == HX_OK ? add_ram(f, map, c->free_limit.v / HX_FRAME_BYTES) : status;
 }
 
 hx_status hx_frames_init(struct hx_frames *f, const struct hx_frames_config *c,

@@ -179,9 +179,10 @@ HX_NODISCARD hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind
 					  uint64_t metadata_bytes);
 
 /**
- * Give frames that belong to zones' spans but were never added (the retired bump
- * arena, RAM that was not mapped before) to their zones; may cross zones.
- * @return INVALID_ARGUMENT unless every one is a hole of a zone's span
+ * Give frames that belong to a zone's span but were never added (the retired
+ * bump arena, RAM that was not mapped before) to their zone.
+ * @return INVALID_ADDRESS unless all lie in the span of one zone;
+ *         INVALID_ARGUMENT unless every one is a hole there
  */
 HX_NODISCARD hx_status hx_frames_donate(struct hx_frames *f, struct hx_pfn first, uint64_t count);
 

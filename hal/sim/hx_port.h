@@ -13,11 +13,8 @@
 #endif
 #include <hx/pte_access.h>
 
-static HX_ALWAYS_INLINE void hx_hal_pt_publish(void)
-{
-}
-
-/* Threads play the CPUs: these are calls. */
+/* Threads play the CPUs, and the TLB is a data structure: these are calls. */
+void hx_hal_pt_publish(void);
 unsigned hx_hal_cpu_id(void);
 unsigned long hx_hal_irq_save(void);
 void hx_hal_irq_restore(unsigned long state);

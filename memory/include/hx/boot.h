@@ -47,6 +47,12 @@ struct hx_device_window {
 
 struct hx_boot_args {
 	const char *command_line; /* may be NULL */
+	/**
+	 * HX_BOOT_ARENA_BYTES for the bump heap, whole pages inside a writable
+	 * section. Static storage of the kernel; hx_boot_arena serves.
+	 */
+	void *arena;
+	struct hx_va arena_va; /* where the section maps it: the pointer, on real machines */
 	const struct hx_image_section *sections;
 	unsigned section_count;
 	const struct hx_device_window *devices;
@@ -56,11 +62,17 @@ struct hx_boot_args {
 	const char *tick_unit;
 };
 
+/** An arena in the library's .bss for those who have no better place. */
+extern uint8_t hx_boot_arena[HX_BOOT_ARENA_BYTES];
+
 /** Everything that boot brings up; one per machine, static storage. */
 struct hx_system {
 	unsigned stage; /* last stage completed */
-	struct hx_memmap firmware_map; /* words as they came, in their order */
+	const char *command_line;       /* a copy; from the bump heap, as is the next */
+	struct hx_memmap *firmware_map; /* words as they came, in their order, not normalised */
 	struct hx_memmap map;          /* normalised, with what boot took */
+	unsigned cpu_count;
+	struct hx_cpu_info cpus[HX_CPUS_MAX]; /* the boot CPU first */
 	struct hx_frames frames;
 	struct hx_framedb framedb;
 	struct hx_pagetable kernel_table;
@@ -75,11 +87,13 @@ struct hx_system {
 	bool huge_pages;
 	struct hx_va dynamic_base; /* for kernel mappings of the kernel's own */
 	uint64_t dynamic_bytes;
+	uint64_t direct_bytes; /* physical addresses below it are in the direct map */
 	uint64_t bump_used_bytes, bump_donated_bytes;
 };
 
 /**
- * Stages 2 to 6. Every refusal is logged in one line before it is returned.
+ * Stages 2 to 6. Every refusal is logged in one line before it is returned; the
+ * machine is then good for a report, not for a second try.
  * @return OUT_OF_MEMORY (RAM too small for the profile), INVALID_ARGUMENT
  *         (command line), CORRUPTED (a validator said so), as the stage met it
  */

@@ -153,6 +153,11 @@ struct hx_frames_config {
 	const struct hx_frame_trait *backing; /* under slab, else ignored */
 	struct hx_pa direct_limit; /* RAM at and above it is HIGH; 0: none is */
 	struct hx_pa metadata_limit; /* metadata lies below it (the boot window) */
+	/**
+	 * RAM at and above it stays out until hx_frames_donate() gives it: what is
+	 * not mapped yet must not be handed out. 0: all of RAM is free at once.
+	 */
+	struct hx_pa free_limit;
 };
 
 /**
@@ -174,8 +179,9 @@ HX_NODISCARD hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind
 					  uint64_t metadata_bytes);
 
 /**
- * Give frames that belong to a zone's span but were never added (the retired
- * bump arena, boot code) to their zone.
+ * Give frames that belong to zones' spans but were never added (the retired bump
+ * arena, RAM that was not mapped before) to their zones; may cross zones.
+ * @return INVALID_ARGUMENT unless every one is a hole of a zone's span
  */
 HX_NODISCARD hx_status hx_frames_donate(struct hx_frames *f, struct hx_pfn first, uint64_t count);
 

@@ -54,6 +54,14 @@ struct hx_probe {
  */
 void hx_platform_probe(struct hx_probe *p);
 
+/**
+ * Copy @p bytes between user addresses of the current space, as a kernel does
+ * for a process: from supervisor mode with user access; faults are resolved on
+ * the way by hx_upcall_fault(). Both ranges must be mapped with the rights.
+ * @return false when a fault could not be resolved (part may be copied)
+ */
+bool hx_platform_copy(struct hx_va to, struct hx_va from, uint64_t bytes);
+
 /** Machine code of a function that returns at once: position-independent. */
 extern const uint8_t hx_platform_return_code[];
 extern const size_t hx_platform_return_code_bytes;

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * sim.h - the simulated machine, port number 0: what a host program sees of it
+ * beside the contract in hx/hal.h.
+ *
+ * Memory. One reservation of host addresses stands for all physical addresses
+ * from 0 to the end of the configured ranges. Ranges that have memory are
+ * readable and writable; holes, RESERVED and BAD ranges stay without access, so
+ * that a stray pointer dies on the spot.
+ *
+ *      hx_hal_direct_offset                                     + memory end
+ *      |   RAM   |###reserved###|   RAM   |######hole######|   RAM   |
+ *
+ * CPUs are host threads. The thread that loads the program is CPU 0, threads
+ * made by hx_sim_cpu_start() have the number asked for, and any other thread
+ * that calls the HAL becomes the lowest free CPU until it ends. Interrupts are
+ * flags: an interrupt that is pending is taken when the CPU has them on and
+ * calls the HAL (irq_save, irq_restore, relax, sleep) or touches memory through
+ * the MMU, that is, between two instructions.
+ *
+ * The MMU walks the page tables in simulated memory with the codec of the real
+ * port. Its TLB is the worst that the contract allows:
+ *
+ *  - it never evicts: only an explicit flush makes it forget, and only what
+ *    the flush names (a range flush drops no GLOBAL entry unless told so, no
+ *    upper-level entry unless tables is set, no page that the stride skips);
+ *  - where several cached translations match it uses one that is out of date,
+ *    and walks through an out-of-date table pointer where it cached one;
+ *  - entries with fewer rights than the tables, and (under
+ *    HX_MMU_NEGATIVE_CACHING) cached absence, raise spurious faults.
+ *
+ * Each use of an entry that grants what the current tables do not is counted and
+ * reported. It is an error only once the operation that changed the table has
+ * returned: tests that change a table under a running reader install a handler
+ * of their own, and audit the frames when they are released.
+ */
+#ifndef HX_SIM_H
+#define HX_SIM_H
+
+#include <hx/hal.h>
+
+/* ---- The machine ---- */
+
+enum hx_sim_switch { HX_SIM_DEFAULT, HX_SIM_OFF, HX_SIM_ON };
+
+/* All zero: the default machine. The tables are copied. */
+struct hx_sim_config {
+	const struct hx_memory_range *ranges; /* the firmware's words, also hostile ones */
+	unsigned range_count;
+	const struct hx_cpu_info *cpus;
+	unsigned cpu_count;
+	uint64_t memory_end;        /* 0: the end of the last range below 1 PiB */
+	uint64_t boot_window_bytes; /* 0: 4 GiB */
+	uint8_t levels;             /* 0: as built (-Dsim_paging) */
+	uint8_t asid_bits;          /* 0: no address-space identifiers */
+	uint8_t leaf_levels;        /* 0: all that the codec has */
+	enum hx_sim_switch broadcast;   /* default: on unless the codec is x86_64's */
+	enum hx_sim_switch hardware_ad; /* default: as the codec says; OFF: faults instead */
+};
+
+/*
+ * Start the machine anew: memory zero, TLBs empty, no CPU but the caller's,
+ * which becomes CPU 0. No CPU may be running. Never fails: what cannot be had
+ * ends the program with a message. Without a call the default machine stands:
+ * 256 MiB of RAM from 0 in two pieces with a reserved hole between them, 64 MiB at
+ * 4 GiB, 4 CPUs.
+ */
+void hx_sim_configure(const struct hx_sim_config *c);
+
+/** True when all of [a, a + bytes) has memory behind it. */
+bool hx_sim_has_memory(struct hx_pa a, uint64_t bytes);
+
+/* ---- CPUs ---- */
+
+/** Run @p entry(@p argument) as CPU @p cpu; false when that number is taken. */
+bool hx_sim_cpu_start(unsigned cpu, void (*entry)(void *argument), void *argument);
+
+/** Wait for an interrupt or for hx_sim_wake(); an interrupt is taken if they are on. */
+void hx_sim_sleep(void);
+/** End the sleep of @p cpu, or its next one. */
+void hx_sim_wake(unsigned cpu);
+
+/* ---- The MMU ---- */
+
+/* One access, as an instruction makes it. */
+struct hx_sim_reference {
+	struct hx_va va;
+	enum hx_access access; /* EXECUTE fetches */
+	bool user;             /* the CPU is in user mode */
+	uint8_t bytes;         /* 1, 2, 4 or 8; va is a multiple of it */
+	uint64_t value;        /* in: written; out: read or fetched */
+	struct hx_pa pa;       /* out: where it went */
+};
+
+/**
+ * Make the access through this CPU's TLB and tables.
+ * @return false when it faults (*fault is filled, nothing was accessed)
+ */
+bool hx_sim_access(struct hx_sim_reference *r, struct hx_fault *fault);
+
+/* A cached translation was used that the current tables do not give. */
+struct hx_sim_stale {
+	unsigned cpu;
+	struct hx_va va;
+	enum hx_access access;
+	bool table;             /* a cached table pointer, not a cached page */
+	bool present;           /* the tables do map va */
+	struct hx_pa used, now; /* page, or table frame */
+	uint64_t used_flags, now_flags;
+};
+
+/** Who hears of stale uses; NULL: a line on standard error. */
+void hx_sim_on_stale(void (*report)(const struct hx_sim_stale *s));
+
+/**
+ * True when a TLB that can be used at once still names the frame: as a page or a
+ * table, GLOBAL or under the ASID that its CPU runs. Tests call it where a frame
+ * is released.
+ */
+bool hx_sim_audit_frame(struct hx_pfn frame);
+
+/**
+ * Compare every usable entry of every CPU's TLB with the tables that the CPU has
+ * loaded. @return entries that grant more than the tables, or name a table that
+ * is no longer there
+ */
+unsigned hx_sim_audit(void);
+
+struct hx_sim_counters {
+	uint64_t walks;            /* TLB misses */
+	uint64_t stale_uses;
+	uint64_t spurious_faults;  /* the tables would have allowed the access */
+	uint64_t local_flushes;    /* calls of hx_hal_tlb_local() */
+	uint64_t broadcasts;       /* calls of hx_hal_tlb_broadcast() that were carried out */
+	uint64_t ipis;             /* CPUs interrupted by hx_hal_ipi_tlb() */
+	uint64_t root_loads;
+};
+
+/** Since the machine was configured, all CPUs together. */
+struct hx_sim_counters hx_sim_counters(void);
+
+#endif

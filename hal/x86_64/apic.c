@@ -22,6 +22,7 @@ enum { /* registers, by their offset in the page */
 #define APIC_BASE_ENABLE (1u << 11)
 #define APIC_ON          (1u << 8)  /* in APIC_SPURIOUS */
 #define APIC_PENDING     (1u << 12) /* in APIC_COMMAND: not yet delivered */
+#define APIC_ASSERT      (1u << 14) /* in APIC_COMMAND: set in all that is sent today */
 #define APIC_MASKED      (1u << 16) /* in a vector register */
 #define APIC_DIVIDE_BY_1 0xbu
 
@@ -83,6 +84,7 @@ void hx_x86_apic_end(void)
 
 void hx_x86_apic_send(unsigned cpu, uint32_t command)
 {
+	command |= APIC_ASSERT;
 	/* Target and command are two stores: a handler that sends must not come between. */
 	unsigned long irq = hx_hal_irq_save();
 	if (registers.v) {

@@ -79,8 +79,8 @@ void hx_x86_apic_assign(unsigned cpu, uint32_t apic_id);
 void hx_x86_apic_end(void);
 
 enum { /* what hx_x86_apic_send() sends: a vector, or one of these */
-	HX_X86_APIC_INIT = 0x4500,
-	HX_X86_APIC_STARTUP = 0x4600, /* | number of the low page */
+	HX_X86_APIC_INIT = 0x500,
+	HX_X86_APIC_STARTUP = 0x600, /* | number of the low page */
 };
 /** Context: interrupts on or off. */
 void hx_x86_apic_send(unsigned cpu, uint32_t command);

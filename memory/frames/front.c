@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * front.c - zones over the memory map, and the requests that go to them.
+ *
+ * RAM is cut at 16 MiB, at 4 GiB and at the end of the direct map; each piece
+ * belongs to the zone of its kind and node. A zone's span runs from its first to
+ * its last piece; what lies between and is no RAM are holes. Spans are disjoint,
+ * so a frame number names its zone: pieces of one kind and node make two zones
+ * when another zone lies between them, or a hole so large that its metadata would
+ * be felt.
+ *
+ *      0      16 MiB          4 GiB      direct_limit
+ *      |  DMA   |     DMA32     |   NORMAL    |   HIGH ...
+ *
+ * The image and the initrd lie in RAM as well. They widen the spans but are not
+ * added: their frames may be donated once boot is done with them. Frame 0 never
+ * is, it would look like a null pointer.
+ *
+ * The zones' shapes are taken from the map before metadata are carved out of it.
+ * Carving only takes RAM away, so the shapes still hold, and nothing needs to be
+ * computed again.
+ *
+ * The front has no lock: zones change only while boot, or whoever adds one, is
+ * alone. Everything else is under the lock of a zone's allocator.
+ */
+#include "trait.h"
+
+/* A hole of this many frames begins a new zone while the table has room. */
+#define HOLE_FRAMES (HX_GIB(16) / HX_FRAME_BYTES)
+#define METADATA_ALIGN 64
+
+static const uint64_t dma_end = HX_MIB(16) / HX_FRAME_BYTES;
+static const uint64_t dma32_end = HX_GIB(4) / HX_FRAME_BYTES;
+
+/* ---- Building zones ---- */
+
+static bool needs_backing(const struct hx_frame_trait *trait)
+{
+#ifdef HX_BUILTIN_FRAMES_SLAB
+	return trait == &hx_frames_slab;
+#else
+	(void)trait;
+	return false;
+#endif
+}
+
+/* Kind of frame @f, and where that kind ends. */
+static enum hx_zone_kind kind_of(uint64_t f, uint64_t direct_end, uint64_t *end)
+{
+	if (f >= direct_end) {
+		*end = HX_FRAMES_END;
+		return HX_ZONE_HIGH;
+	}
+	enum hx_zone_kind kind = HX_ZONE_NORMAL;
+	*end = direct_end;
+	if (f < dma_end) {
+		kind = HX_ZONE_DMA;
+		*end = dma_end;
+	} else if (f < dma32_end) {
+		kind = HX_ZONE_DMA32;
+		*end = dma32_end;
+	}
+	if (*end > direct_end) {
+		*end = direct_end;
+	}
+	return kind;
+}
+
+static uint64_t zone_end(const struct hx_zone *z)
+{
+	return z->allocator.base + z->allocator.span_frames;
+}
+
+/* Pointers inside a zone name the zone itself: set again when it has moved. */
+static void wire(struct hx_zone *z)
+{
+	z->front = &z->allocator;
+	z->allocator.backing = z->backing.trait ? &z->backing : NULL;
+}
+
+/* Make room at the zone's place in the order, NULL when the table is full. */
+static struct hx_zone *insert_zone(struct hx_frames *f, enum hx_zone_kind kind, uint32_t node,
+				   uint64_t base, uint64_t span_frames)
+{
+	if (f->zone_count == HX_ZONES_MAX) {
+		return NULL;
+	}
+	unsigned at = f->zone_count++;
+	for (; at > 0; at--) {
+		const struct hx_zone *before = &f->zones[at - 1];
+		if (before->kind < kind ||
+		    (before->kind == kind && before->allocator.base < base)) {
+			break;
+		}
+		f->zones[at] = *before;
+		wire(&f->zones[at]);
+	}
+	struct hx_zone *z = &f->zones[at];
+	*z = (struct hx_zone){.kind = kind, .node = node};
+	z->allocator.base = base;
+	z->allocator.span_frames = span_frames;
+	wire(z);
+	return z;
+}
+
+/* Let a zone cover [first, end), which lies behind every zone's span. */
+static bool cover(struct hx_frames *f, struct hx_zone **last, enum hx_zone_kind kind, uint32_t node,
+		  uint64_t first, uint64_t end)
+{
+	struct hx_zone *z = *last;
+	if (z && z->kind == kind && z->node == node &&
+	    (first - zone_end(z) < HOLE_FRAMES || f->zone_count == HX_ZONES_MAX)) {
+		z->allocator.span_frames = end - z->allocator.base;
+		return true;
+	}
+	*last = insert_zone(f, kind, node, first, end - first);
+	return *last != NULL;
+}
+
+/* RAM by nature, whoever holds it now. */
+static bool is_ram(const struct hx_memory_range *r)
+{
+	return r->type == HX_MEMORY_RAM || r->type == HX_MEMORY_KERNEL ||
+	       r->type == HX_MEMORY_INITRD;
+}
+
+/* Frames of a region without frame 0. */
+static void frames_of(const struct hx_memory_range *r, uint64_t *first, uint64_t *end)
+{
+	*first = r->base.v / HX_FRAME_BYTES;
+	*end = *first + r->bytes / HX_FRAME_BYTES;
+	*first += *first == 0;
+}
+
+static hx_status shape_zones(struct hx_frames *f, const struct hx_memmap *map, uint64_t direct_end)
+{
+	struct hx_zone *last = NULL;
+	for (unsigned i = 0; i < map->count; i++) {
+		uint64_t first, end, kind_end;
+		if (!is_ram(&map->regions[i])) {
+			continue;
+		}
+		frames_of(&map->regions[i], &first, &end);
+		for (; first < end; first = kind_end) {
+			enum hx_zone_kind kind = kind_of(first, direct_end, &kind_end);
+			kind_end = kind_end < end ? kind_end : end;
+			if (!cover(f, &last, kind, map->regions[i].node, first, kind_end)) {
+				hx_log("[hx:frames] more than %d zones", HX_ZONES_MAX);
+				return HX_NOT_SUPPORTED;
+			}
+		}
+	}
+	return f->zone_count > 0 ? HX_OK : HX_OUT_OF_MEMORY;
+}
+
+/* Metadata of one layer, at @at and up; @at moves on. False on overflow. */
+static bool lay_out(struct hx_frame_allocator *a, const struct hx_frame_trait *trait, uint64_t *at)
+{
+	a->trait = trait;
+	a->metadata_bytes = trait->metadata_bytes(a->base, a->span_frames);
+	uint64_t bytes;
+	return a->metadata_bytes != 0 && hx_align_up(a->metadata_bytes, METADATA_ALIGN, &bytes) &&
+	       !__builtin_add_overflow(*at, bytes, at);
+}
+
+static hx_status init_layer(struct hx_frame_allocator *a, unsigned char **metadata)
+{
+	a->metadata = *metadata;
+	*metadata += hx_align_down(a->metadata_bytes + METADATA_ALIGN - 1, METADATA_ALIGN);
+	return a->trait->init(a);
+}
+
+static hx_status init_zones(struct hx_frames *f, unsigned char *metadata)
+{
+	for (unsigned i = 0; i < f->zone_count; i++) {
+		struct hx_zone *z = &f->zones[i];
+		hx_status status = HX_OK;
+		if (z->backing.trait) {
+			status = init_layer(&z->backing, &metadata);
+		}
+		if (status == HX_OK) {
+			status = init_layer(&z->allocator, &metadata);
+		}
+		if (status != HX_OK) {
+			return status;
+		}
+	}
+	return HX_OK;
+}
+
+static hx_status add_ram(struct hx_frames *f, const struct hx_memmap *map)
+{
+	for (unsigned i = 0; i < map->count; i++) {
+		uint64_t first, end;
+		if (map->regions[i].type != HX_MEMORY_RAM) {
+			continue;
+		}
+		frames_of(&map->regions[i], &first, &end);
+		while (first < end) {
+			struct hx_zone *z = hx_frames_zone_of(f, hx_pfn(first));
+			HX_ASSERT(z);
+			uint64_t stop = zone_end(z) < end ? zone_end(z) : end;
+			hx_status status =
+				z->front->trait->add(z->front, hx_pfn(first), stop - first);
+			if (status != HX_OK) {
+				return status;
+			}
+			first = stop;
+		}
+	}
+	return hx_frames_total_frames(f) > 0 ? HX_OK : HX_OUT_OF_MEMORY;
+}
+
+static hx_status build(struct hx_frames *f, const struct hx_frames_config *c, struct hx_memmap *map)
+{
+	uint64_t direct_end =
+		c->direct_limit.v != 0 ? c->direct_limit.v / HX_FRAME_BYTES : HX_FRAMES_END;
+	hx_status status = shape_zones(f, map, direct_end);
+	if (status != HX_OK) {
+		return status;
+	}
+	uint64_t bytes = 0;
+	for (unsigned i = 0; i < f->zone_count; i++) {
+		struct hx_zone *z = &f->zones[i];
+		bool fits = true;
+		if (needs_backing(c->physical)) {
+			z->backing.base = z->allocator.base;
+			z->backing.span_frames = z->allocator.span_frames;
+			fits = lay_out(&z->backing, c->backing, &bytes);
+		}
+		if (!fits || !lay_out(&z->allocator, c->physical, &bytes)) {
+			return HX_OUT_OF_MEMORY;
+		}
+		wire(z);
+	}
+	struct hx_pa_result metadata =
+		hx_memmap_take(map, bytes, HX_FRAME_BYTES, c->metadata_limit);
+	if (metadata.status != HX_OK) {
+		hx_log("[hx:frames] no room for %llu KiB of metadata", (unsigned long long)bytes >> 10);
+		return metadata.status;
+	}
+	status = init_zones(f, hx_ptr(metadata.value));
+	return status == HX_OK ? add_ram(f, map) : status;
+}
+
+hx_status hx_frames_init(struct hx_frames *f, const struct hx_frames_config *c,
+			 struct hx_memmap *map)
+{
+	if (!f || !c || !map || !c->physical ||
+	    (needs_backing(c->physical) && (!c->backing || needs_backing(c->backing)))) {
+		return HX_INVALID_ARGUMENT;
+	}
+	*f = (struct hx_frames){.zone_count = 0};
+	hx_status status = build(f, c, map);
+	if (status != HX_OK) {
+		*f = (struct hx_frames){.zone_count = 0};
+	}
+	return status;
+}
+
+hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind kind, uint32_t node,
+			     const struct hx_frame_trait *trait, struct hx_pfn first,
+			     uint64_t count, void *metadata, uint64_t metadata_bytes)
+{
+	if ((unsigned)kind >= HX_ZONE_KINDS || !trait || needs_backing(trait) || !metadata) {
+		return HX_INVALID_ARGUMENT;
+	}
+	if (!hx_is_aligned((uintptr_t)metadata, METADATA_ALIGN)) {
+		return HX_INVALID_ALIGNMENT;
+	}
+	struct hx_pfn usable = hx_pfn(first.v + (first.v == 0)); /* not frame 0 */
+	if (!hx_frame_span_valid(first.v, count) || count == usable.v - first.v ||
+	    metadata_bytes < trait->metadata_bytes(first.v, count)) {
+		return HX_INVALID_SIZE;
+	}
+	for (unsigned i = 0; i < f->zone_count; i++) {
+		const struct hx_zone *z = &f->zones[i];
+		if (first.v < zone_end(z) && z->allocator.base < first.v + count) {
+			return HX_ALREADY_MAPPED;
+		}
+	}
+	struct hx_frame_allocator a = {
+		.trait = trait,
+		.base = first.v,
+		.span_frames = count,
+		.metadata = metadata,
+		.metadata_bytes = trait->metadata_bytes(first.v, count),
+	};
+	hx_status status = trait->init(&a);
+	if (status == HX_OK) {
+		status = trait->add(&a, usable, count - (usable.v - first.v));
+	}
+	if (status != HX_OK) {
+		return status;
+	}
+	struct hx_zone *z = insert_zone(f, kind, node, first.v, count);
+	if (!z) {
+		return HX_NOT_SUPPORTED;
+	}
+	z->allocator = a;
+	return HX_OK;
+}
+
+hx_status hx_frames_donate(struct hx_frames *f, struct hx_pfn first, uint64_t count)
+{
+	if (count == 0) {
+		return HX_INVALID_SIZE;
+	}
+	struct hx_zone *z = hx_frames_zone_of(f, first);
+	if (!z || first.v == 0 || !hx_frame_in_span(&z->allocator, first.v, count)) {
+		return HX_INVALID_ADDRESS;
+	}
+	return z->front->trait->add(z->front, first, count);
+}
+
+/* ---- Requests ---- */
+
+/* What is asked for: a block of 2^order frames, or a run of count frames. */
+struct request {
+	unsigned order;
+	uint64_t count; /* 0: a block */
+	const struct hx_frame_constraint *constraint;
+};
+
+static struct hx_pfn_result ask(struct hx_zone *z, const struct request *r)
+{
+	struct hx_frame_allocator *a = z->front;
+	if (r->count != 0) {
+		return a->trait->allocate_run(a, r->count, r->constraint);
+	}
+	return HX_FRAME_CALL(a, allocate, a, r->order, r->constraint);
+}
+
+static bool may_satisfy(const struct hx_zone *z, const struct hx_frame_constraint *c)
+{
+	return !c || (c->lowest.v < zone_end(z) &&
+		      (c->limit.v == 0 || c->limit.v > z->allocator.base));
+}
+
+/* Zones of the kinds lowest..highest, from the top. */
+static struct hx_pfn_result ask_kinds(struct hx_frames *f, enum hx_zone_kind lowest,
+				      enum hx_zone_kind highest, const struct request *r)
+{
+	struct hx_pfn_result result = hx_frame_refused(HX_OUT_OF_MEMORY);
+	for (unsigned i = f->zone_count; i-- > 0 && result.status == HX_OUT_OF_MEMORY;) {
+		struct hx_zone *z = &f->zones[i];
+		if (z->kind >= lowest && z->kind <= highest && may_satisfy(z, r->constraint)) {
+			result = ask(z, r);
+		}
+	}
+	return result;
+}
+
+/* The kinds lowest..highest, HIGH as the last resort when @high is set; then pressure. */
+static struct hx_pfn_result allocate(struct hx_frames *f, enum hx_zone_kind lowest,
+				     enum hx_zone_kind highest, bool high, const struct request *r,
+				     unsigned flags)
+{
+	for (bool retried = false;; retried = true) {
+		struct hx_pfn_result result = ask_kinds(f, lowest, highest, r);
+		if (result.status == HX_OUT_OF_MEMORY && high) {
+			result = ask_kinds(f, HX_ZONE_HIGH, HX_ZONE_HIGH, r);
+		}
+		if (result.status != HX_OUT_OF_MEMORY || retried ||
+		    (flags & HX_ALLOC_NO_PRESSURE) != 0 || !f->pressure) {
+			return result;
+		}
+		uint64_t wanted = r->count != 0 ? r->count : UINT64_C(1) << r->order;
+		if (!f->pressure(f->pressure_context, wanted)) {
+			return result;
+		}
+	}
+}
+
+struct hx_pfn_result hx_frames_allocate(struct hx_frames *f, unsigned order, unsigned flags)
+{
+	return hx_frames_allocate_zone(f, order, HX_ZONE_NORMAL, flags);
+}
+
+struct hx_pfn_result hx_frames_allocate_zone(struct hx_frames *f, unsigned order,
+					     enum hx_zone_kind highest, unsigned flags)
+{
+	if (order > HX_ORDER_MAX) {
+		return hx_frame_refused(HX_INVALID_SIZE);
+	}
+	if ((unsigned)highest >= HX_ZONE_KINDS) {
+		return hx_frame_refused(HX_INVALID_ARGUMENT);
+	}
+	enum hx_zone_kind lowest = highest == HX_ZONE_DEVICE ? HX_ZONE_DEVICE : HX_ZONE_DMA;
+	struct request r = {.order = order};
+	return allocate(f, lowest, highest, false, &r, flags);
+}
+
+struct hx_pfn_result hx_frames_allocate_constrained(struct hx_frames *f, unsigned order,
+						    const struct hx_frame_constraint *c,
+						    unsigned flags)
+{
+	if (order > HX_ORDER_MAX) {
+		return hx_frame_refused(HX_INVALID_SIZE);
+	}
+	struct request r = {.order = order, .constraint = c};
+	return allocate(f, HX_ZONE_DMA, HX_ZONE_NORMAL, true, &r, flags);
+}
+
+struct hx_pfn_result hx_frames_allocate_contiguous(struct hx_frames *f, uint64_t count,
+						   unsigned order, unsigned flags)
+{
+	uint64_t frames;
+	if (order > HX_ORDER_MAX || count == 0 ||
+	    __builtin_mul_overflow(count, UINT64_C(1) << order, &frames)) {
+		return hx_frame_refused(HX_INVALID_SIZE);
+	}
+	struct hx_frame_constraint c = {.align_frames = UINT64_C(1) << order};
+	struct request r = {.count = frames, .constraint = &c};
+	return allocate(f, HX_ZONE_DMA, HX_ZONE_NORMAL, false, &r, flags);
+}
+
+hx_status hx_frames_reserve(struct hx_frames *f, struct hx_pfn first, uint64_t count)
+{
+	if (count == 0) {
+		return HX_INVALID_SIZE;
+	}
+	struct hx_zone *z = hx_frames_zone_of(f, first);
+	if (!z || !hx_frame_in_span(&z->allocator, first.v, count)) {
+		return HX_INVALID_ADDRESS;
+	}
+	return z->front->trait->reserve(z->front, first, count);
+}
+
+hx_status hx_frames_free(struct hx_frames *f, struct hx_pfn first, unsigned order)
+{
+	struct hx_zone *z = hx_frames_zone_of(f, first);
+	return z ? HX_FRAME_CALL(z->front, free, z->front, first, order) : HX_FOREIGN_FREE;
+}
+
+hx_status hx_frames_free_run(struct hx_frames *f, struct hx_pfn first, uint64_t count)
+{
+	struct hx_zone *z = hx_frames_zone_of(f, first);
+	return z ? z->front->trait->free_run(z->front, first, count) : HX_FOREIGN_FREE;
+}
+
+hx_status hx_frames_deallocate(struct hx_frames *f, struct hx_pfn first)
+{
+	struct hx_zone *z = hx_frames_zone_of(f, first);
+	if (!z) {
+		return HX_FOREIGN_FREE;
+	}
+	/* Two steps, but a block that is the caller's does not change between them. */
+	struct hx_pfn_result block = z->front->trait->block_frames(z->front, first);
+	uint64_t count = block.status == HX_OK ? block.value.v : 1;
+	return z->front->trait->free_run(z->front, first, count);
+}
+
+/* ---- Queries ---- */
+
+struct hx_zone *hx_frames_zone_of(struct hx_frames *f, struct hx_pfn frame)
+{
+	for (unsigned i = 0; i < f->zone_count; i++) {
+		struct hx_frame_allocator *a = &f->zones[i].allocator;
+		if (frame.v - a->base < a->span_frames) {
+			return &f->zones[i];
+		}
+	}
+	return NULL;
+}
+
+uint64_t hx_frames_free_frames(const struct hx_frames *f)
+{
+	uint64_t sum = 0;
+	for (unsigned i = 0; i < f->zone_count; i++) {
+		const struct hx_frame_allocator *a = f->zones[i].front;
+		sum += a->trait->free_frames(a);
+	}
+	return sum;
+}
+
+uint64_t hx_frames_total_frames(const struct hx_frames *f)
+{
+	uint64_t sum = 0;
+	for (unsigned i = 0; i < f->zone_count; i++) {
+		sum += hx_frame_counter(&f->zones[i].front->total_frames);
+	}
+	return sum;
+}
+
+void hx_frames_stats(const struct hx_frames *f, struct hx_frame_stats *out)
+{
+	*out = (struct hx_frame_stats){.total_frames = 0};
+	for (unsigned i = 0; i < f->zone_count; i++) {
+		const struct hx_frame_allocator *a = f->zones[i].front;
+		struct hx_frame_stats s;
+		a->trait->stats(a, &s);
+		out->total_frames += s.total_frames;
+		out->free_frames += s.free_frames;
+		out->cached_frames += s.cached_frames;
+		out->allocations += s.allocations;
+		out->frees += s.frees;
+		out->failures += s.failures;
+		out->refused_frees += s.refused_frees;
+		out->metadata_bytes += s.metadata_bytes;
+		for (unsigned o = 0; o <= HX_ORDER_MAX; o++) {
+			out->free_blocks[o] += s.free_blocks[o];
+		}
+	}
+}
+
+void hx_frames_drain(struct hx_frames *f)
+{
+	for (unsigned i = 0; i < f->zone_count; i++) {
+		f->zones[i].front->trait->drain(f->zones[i].front);
+	}
+}
+
+hx_status hx_frames_validate(const struct hx_frames *f)
+{
+	for (unsigned i = 0; i < f->zone_count; i++) {
+		const struct hx_zone *z = &f->zones[i];
+		if (z->front != &z->allocator ||
+		    z->allocator.backing != (z->backing.trait ? &z->backing : NULL)) {
+			return HX_CORRUPTED;
+		}
+		for (unsigned k = 0; k < i; k++) {
+			const struct hx_zone *other = &f->zones[k];
+			if (other->kind > z->kind ||
+			    (other->allocator.base < zone_end(z) &&
+			     z->allocator.base < zone_end(other))) {
+				return HX_CORRUPTED;
+			}
+		}
+		hx_status status = z->front->trait->validate(z->front);
+		if (status != HX_OK) {
+			return status;
+		}
+	}
+	return f->zone_count <= HX_ZONES_MAX ? HX_OK : HX_CORRUPTED;
+}
+
+const char *hx_zone_kind_name(enum hx_zone_kind kind)
+{
+	static const char *const names[HX_ZONE_KINDS] = {
+		[HX_ZONE_DMA] = "DMA",   [HX_ZONE_DMA32] = "DMA32",   [HX_ZONE_NORMAL] = "NORMAL",
+		[HX_ZONE_HIGH] = "HIGH", [HX_ZONE_DEVICE] = "DEVICE",
+	};
+	return (unsigned)kind < HX_ZONE_KINDS ? names[kind] : "?";
+}

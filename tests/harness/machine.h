@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * machine.h - the booted machine that a test runs on: the simulated one in
+ * hosted runs, the board in guests. It is booted once, when it is first asked
+ * for, and shared by the cases that follow: a case puts back what it takes.
+ */
+#ifndef HX_TEST_MACHINE_H
+#define HX_TEST_MACHINE_H
+
+#include <hx/boot.h>
+
+struct hx_test_machine {
+	struct hx_frames *frames;
+	struct hx_framedb *db;
+	struct hx_heap *heap;
+	struct hx_pagetable *kernel_table; /* sealed; every CPU runs on it */
+	unsigned cpus;                     /* that run, this one included */
+};
+
+/** Never NULL: where the machine does not come up, the run ends. */
+const struct hx_test_machine *hx_test_machine(void);
+
+/** The same machine's whole system. */
+struct hx_system *hx_test_system(void);
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * The hosted test machine: boots the stack on the simulated machine. A stale use
+ * of the TLB fails the case that made it; cases that provoke some on purpose
+ * listen themselves (hx_sim_on_stale()).
+ */
+#include <stdlib.h>
+
+#include <hx/platform.h>
+#include <sim.h>
+
+#include "hx_test.h"
+#include "machine.h"
+
+static struct hx_system sys;
+static struct hx_test_machine machine;
+
+static void stale_use(const struct hx_sim_stale *s)
+{
+	hx_test_fail(__FILE__, __LINE__,
+		     "CPU %u used a stale %s for 0x%llx: 0x%llx (flags 0x%llx), now %s0x%llx "
+		     "(0x%llx)",
+		     s->cpu, s->table ? "table" : "page", (unsigned long long)s->va.v,
+		     (unsigned long long)s->used.v, (unsigned long long)s->used_flags,
+		     s->present ? "" : "absent ", (unsigned long long)s->now.v,
+		     (unsigned long long)s->now_flags);
+}
+
+const struct hx_test_machine *hx_test_machine(void)
+{
+	if (machine.cpus > 0) {
+		return &machine;
+	}
+	hx_status s = hx_boot(&sys, hx_platform_boot_args());
+	if (s != HX_OK) {
+		hx_log("the test machine does not boot: %s", hx_status_name(s));
+		abort();
+	}
+	hx_sim_on_stale(stale_use);
+	machine = (struct hx_test_machine){
+		.frames = &sys.frames,
+		.db = &sys.framedb,
+		.heap = &sys.heap,
+		.kernel_table = &sys.kernel_table,
+		.cpus = hx_platform_start_cpus(&sys),
+	};
+	return &machine;
+}
+
+struct hx_system *hx_test_system(void)
+{
+	(void)hx_test_machine();
+	return &sys;
+}

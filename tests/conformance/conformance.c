@@ -208,7 +208,7 @@ struct block {
 
 static bool take_block(unsigned order, struct block *out)
 {
-	struct hx_pfn_result r = hx_frames_allocate(hx_test_machine()->frames, order);
+	struct hx_pfn_result r = hx_frames_allocate(hx_test_machine()->frames, order, 0);
 	*out = (struct block){r.value, order};
 	return r.status == HX_OK;
 }

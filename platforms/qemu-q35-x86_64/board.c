@@ -161,6 +161,8 @@ const struct hx_boot_args *hx_platform_boot_args(void)
 	describe_image();
 	arguments = (struct hx_boot_args){
 		.command_line = hx_x86_command_line(),
+		.arena = hx_boot_arena,
+		.arena_va = hx_va((uintptr_t)hx_boot_arena),
 		.sections = sections,
 		.section_count = section_count,
 		.devices = devices,

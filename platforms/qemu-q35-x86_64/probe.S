@@ -51,6 +51,18 @@ hx_board_probe_write:
 hx_board_probe_execute:
 	call *%rdx
 	jmp hx_board_probe_land
+	/* %rdx: { to, from, bytes }. A fault resolved in the middle goes on there. */
+	.global hx_board_probe_copy
+hx_board_probe_copy:
+	movq 0(%rdx), %rdi
+	movq 8(%rdx), %rsi
+	movq 16(%rdx), %rcx
+	shrq $3, %rcx
+	rep movsq
+	movq 16(%rdx), %rcx
+	andl $7, %ecx
+	rep movsb
+	jmp hx_board_probe_land
 hx_board_probe_kernel_end:
 
 	/* User mode: the same flags (interrupts as they are); traps come back to this stack. */

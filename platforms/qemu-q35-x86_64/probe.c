@@ -21,6 +21,7 @@ static struct state {
 uint64_t hx_board_probe(struct landing *l, const void *stub, uintptr_t va, uint64_t value);
 extern const uint8_t hx_board_probe_land[], hx_board_probe_kernel[], hx_board_probe_kernel_end[];
 extern const uint8_t hx_board_probe_read[], hx_board_probe_write[], hx_board_probe_execute[];
+extern const uint8_t hx_board_probe_copy[];
 extern const uint8_t hx_board_probe_user_read[], hx_board_probe_user_write[],
 	hx_board_probe_user_execute[];
 
@@ -32,21 +33,47 @@ void hx_platform_code_written(void)
 	(void)hx_x86_cpuid(0); /* serialises: no older instruction stream is executed */
 }
 
+/* Run @stub on this CPU with @p as what it probes; returns its %rax. */
+static uint64_t run(struct hx_probe *p, const uint8_t *stub, uintptr_t va, uint64_t value)
+{
+	struct state *s = &states[hx_hal_cpu_id()];
+	s->landing.task_state = hx_board_task_state();
+	p->faulted = false;
+	__atomic_store_n(&s->probe, p, __ATOMIC_RELEASE);
+	value = hx_board_probe(&s->landing, stub, va, value);
+	__atomic_store_n(&s->probe, NULL, __ATOMIC_RELEASE);
+	return value;
+}
+
 void hx_platform_probe(struct hx_probe *p)
 {
 	static const uint8_t *const stubs[2][3] = {
 		{hx_board_probe_read, hx_board_probe_write, hx_board_probe_execute},
 		{hx_board_probe_user_read, hx_board_probe_user_write, hx_board_probe_user_execute},
 	};
-	struct state *s = &states[hx_hal_cpu_id()];
-	s->landing.task_state = hx_board_task_state();
-	p->faulted = false;
-	__atomic_store_n(&s->probe, p, __ATOMIC_RELEASE);
-	uint64_t value = hx_board_probe(&s->landing, stubs[p->user][p->access], p->va.v, p->value);
-	__atomic_store_n(&s->probe, NULL, __ATOMIC_RELEASE);
+	uint64_t value = run(p, stubs[p->user][p->access], p->va.v, p->value);
 	if (p->access == HX_ACCESS_READ && !p->faulted) {
 		p->value = value;
 	}
+}
+
+static bool in_user_half(struct hx_va va, uint64_t bytes)
+{
+	uintptr_t end;
+	return !__builtin_add_overflow(va.v, bytes, &end) && (intptr_t)end >= 0;
+}
+
+bool hx_platform_copy(struct hx_va to, struct hx_va from, uint64_t bytes)
+{
+	if (!in_user_half(to, bytes) || !in_user_half(from, bytes)) {
+		return false;
+	}
+	const uint64_t arguments[] = {to.v, from.v, bytes}; /* known to probe.S */
+	struct hx_probe p = {.va = from, .access = HX_ACCESS_READ};
+	hx_hal_user_access(true);
+	(void)run(&p, hx_board_probe_copy, (uintptr_t)arguments, 0);
+	hx_hal_user_access(false);
+	return !p.faulted;
 }
 
 /* Go on behind the probe, in the kernel; flags and %rax stay as they are. */

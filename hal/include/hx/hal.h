@@ -234,7 +234,11 @@ extern uint64_t hx_hal_boot_window_bytes;
 
 /* ---- Upcalls: portable code defines them, ports and platforms call them ---- */
 
-/** @return true when the fault is resolved and the access is to be retried. */
+/**
+ * A fault whose access the tables allow is spurious (the CPU had cached fewer
+ * rights, or absence): hx_hal_pt_publish() and a local flush of the page resolve it.
+ * @return true when the fault is resolved and the access is to be retried
+ */
 bool hx_upcall_fault(const struct hx_fault *fault);
 
 /** Runs the pending invalidations of this CPU; interrupts are off. */

@@ -715,6 +715,7 @@ HX_TEST(changes_reach_other_cpus)
 		HX_CHECK(write_on(cpu, HERE));
 		HX_CHECK_STATUS(protect(HERE, PAGE, RO), HX_OK);
 		HX_CHECK(!write_on(cpu, HERE));
+		HX_CHECK_EQUAL(read_on(cpu, HERE), 1); /* knows it as read-only from now on */
 		HX_CHECK_STATUS(protect(HERE, PAGE, RW), HX_OK);
 		HX_CHECK(write_on(cpu, HERE)); /* no need to tell it: the fault is spurious */
 		HX_CHECK_STATUS(unmap(HERE, PAGE), HX_OK);

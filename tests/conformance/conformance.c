@@ -35,6 +35,7 @@ static uint64_t level_bytes(unsigned level)
 
 static bool has_leaf(unsigned level)
 {
+	(void)hx_test_machine(); /* the geometry is known once it is booted */
 	return level < hx_hal_geometry.levels && (hx_hal_geometry.leaf_levels >> level & 1);
 }
 

@@ -18,6 +18,8 @@
 	hx_status hx_frames_##t##_init(struct hx_frame_allocator *a);                              \
 	hx_status hx_frames_##t##_add(struct hx_frame_allocator *a, struct hx_pfn first,           \
 				      uint64_t count);                                             \
+	bool hx_frames_##t##_holes(const struct hx_frame_allocator *a, struct hx_pfn first,        \
+				   uint64_t count);                                                \
 	struct hx_pfn_result hx_frames_##t##_allocate(struct hx_frame_allocator *a,                \
 						      unsigned order,                              \
 						      const struct hx_frame_constraint *c);        \
@@ -44,6 +46,7 @@
 		.metadata_bytes = hx_frames_##t##_metadata_bytes,                                  \
 		.init = hx_frames_##t##_init,                                                      \
 		.add = hx_frames_##t##_add,                                                        \
+		.holes = hx_frames_##t##_holes,                                                    \
 		.allocate = hx_frames_##t##_allocate,                                              \
 		.allocate_run = hx_frames_##t##_allocate_run,                                      \
 		.reserve = hx_frames_##t##_reserve,                                                \

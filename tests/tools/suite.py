@@ -182,6 +182,24 @@ def step_headers(report, name):
                 report.result(f"{name}/{compiler}/{header}", status == 0, output)
 
 
+def step_consumer(report, name):
+    """Somebody else's project takes the library as a Meson subproject."""
+    with tempfile.TemporaryDirectory() as directory:
+        project = os.path.join(directory, "kernel")
+        shutil.copytree(os.path.join(ROOT, "tests", "consumer"), project)
+        os.makedirs(os.path.join(project, "subprojects"))
+        os.symlink(ROOT, os.path.join(project, "subprojects", "helix-memory"))
+        folder = os.path.join(directory, "b")
+        status, output = run(["meson", "setup", folder, project])
+        if status == 0:
+            status, output = run(["meson", "compile", "-C", folder])
+        if status == 0:
+            status, output = run([os.path.join(folder, "consumer")])
+        report.result(f"{name}/subproject", status == 0, output)
+        status, output = run(["meson", "introspect", "--installed", folder])
+        report.result(f"{name}/installs-nothing", status == 0 and output.strip() == "{}", output)
+
+
 # ---- Steps that build and run ----
 
 def build(report, name, options, cross=None, env=None):
@@ -334,6 +352,7 @@ STEPS = [
     ("unsupported-family", step_unsupported_family, True),
     ("hosted-gcc", hosted("gcc", SANITIZED), True),
     ("headers", step_headers, True),
+    ("consumer", step_consumer, False),
     ("hosted-gcc-sv48", hosted("gcc", [*SANITIZED, "-Dsim_paging=sv48"]), False),
     ("hosted-gcc-sv39", hosted("gcc", [*SANITIZED, "-Dsim_paging=sv39"]), False),
     ("hosted-gcc-sv57", hosted("gcc", [*SANITIZED, "-Dsim_paging=sv57"]), False),

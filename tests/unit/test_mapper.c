@@ -168,8 +168,9 @@ HX_TEST(destroy_frees_every_table)
 	for (unsigned i = 0; i < 40; i++) { /* far apart: tables of every level */
 		uintptr_t at = (uintptr_t)i * (uintptr_t)(3 * L2 + 5 * L1 + PAGE);
 		HX_CHECK_STATUS(hx_map(&user, hx_va(at), hx_pa(PA), PAGE, URW), HX_OK);
-		HX_CHECK_STATUS(hx_map(&kernel, hx_va(kva() + i * (L1 + PAGE)), hx_pa(PA), PAGE, RW),
-				HX_OK);
+		HX_CHECK_STATUS(
+			hx_map(&kernel, hx_va(kva() + i * (L1 + PAGE)), hx_pa(PA), PAGE, RW),
+			HX_OK);
 	}
 	HX_CHECK_EQUAL(world_free_count() + user.counters.tables + kernel.counters.tables,
 		       WORLD_FRAMES);
@@ -296,7 +297,8 @@ HX_TEST(frames_and_flags_are_checked)
 		{PA, L1 + PAGE, URW | HX_MAP_LEVEL_1, HX_INVALID_ALIGNMENT},
 	};
 	for (unsigned i = 0; i < HX_ARRAY_LENGTH(bad); i++) {
-		WORLD_REFUSED(&user, hx_map(&user, va, hx_pa(bad[i].pa), bad[i].bytes, bad[i].flags),
+		WORLD_REFUSED(&user,
+			      hx_map(&user, va, hx_pa(bad[i].pa), bad[i].bytes, bad[i].flags),
 			      bad[i].status);
 	}
 	WORLD_REFUSED(&user, hx_map(&user, hx_va(UVA + PAGE), hx_pa(PA), L1, URW | HX_MAP_LEVEL_1),
@@ -715,15 +717,15 @@ HX_TEST(a_map_that_can_never_succeed_gives_up_early)
 	open_tables(true, HX_WX_FORCE);
 	HX_BAIL();
 	/* 2^27 tables and more: counting them all would take seconds. */
-	WORLD_REFUSED(&user,
-		      hx_map(&user, hx_va(0), hx_pa(0), (uint64_t)hx_user_end(),
-			     URW | HX_MAP_NO_HUGE),
-		      HX_OUT_OF_MEMORY);
+	WORLD_REFUSED(
+		&user,
+		hx_map(&user, hx_va(0), hx_pa(0), (uint64_t)hx_user_end(), URW | HX_MAP_NO_HUGE),
+		HX_OUT_OF_MEMORY);
 	/* And what is empty is passed over without a look at each page. */
-	WORLD_REFUSED(&user,
-		      hx_unmap_sparse(&user, hx_va(0), (uint64_t)hx_user_end(), NULL, NULL), HX_OK);
-	WORLD_REFUSED(&user,
-		      hx_update_flags_sparse(&user, hx_va(0), (uint64_t)hx_user_end(), URO), HX_OK);
+	WORLD_REFUSED(&user, hx_unmap_sparse(&user, hx_va(0), (uint64_t)hx_user_end(), NULL, NULL),
+		      HX_OK);
+	WORLD_REFUSED(&user, hx_update_flags_sparse(&user, hx_va(0), (uint64_t)hx_user_end(), URO),
+		      HX_OK);
 	WORLD_SOUND(&user);
 	close_tables();
 }
@@ -796,7 +798,11 @@ HX_TEST(released_leaves_are_told_with_their_flags)
 {
 	open_tables(true, HX_WX_FORCE);
 	HX_BAIL();
-	const uint64_t flags[] = {URW, URO, RW, URW | HX_PAGE_DIRTY, URO | HX_PAGE_DIRTY,
+	const uint64_t flags[] = {URW,
+				  URO,
+				  RW,
+				  URW | HX_PAGE_DIRTY,
+				  URO | HX_PAGE_DIRTY,
 				  RO | HX_PAGE_NO_CACHE | HX_PAGE_WRITE_THROUGH};
 	const uint64_t told = HX_PAGE_PRESENT | HX_PAGE_WRITABLE | HX_PAGE_USER | HX_PAGE_DIRTY;
 	uint64_t pa_end = UINT64_C(1) << hx_hal_geometry.pa_bits;
@@ -822,18 +828,18 @@ HX_TEST(released_leaves_are_told_with_their_flags)
 				HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(leaves[k].pa),
 						       bytes, flags[i]),
 						HX_OK);
-				HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), bytes, note_release,
-							 &r),
-						HX_OK);
+				HX_CHECK_STATUS(
+					hx_unmap(&user, hx_va(UVA), bytes, note_release, &r),
+					HX_OK);
 				HX_CHECK_EQUAL(r.count, 1);
 				HX_CHECK_EQUAL(r.bytes, bytes);
 				HX_CHECK_EQUAL(r.pa_sum, leaves[k].pa);
 				HX_CHECK_EQUAL(r.flags_or,
 					       expected | (bytes > PAGE ? HX_PAGE_HUGE : 0));
 				WORLD_SOUND(&user);
-				HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), 2 * L1, NULL,
-								NULL),
-						HX_OK);
+				HX_CHECK_STATUS(
+					hx_unmap_sparse(&user, hx_va(UVA), 2 * L1, NULL, NULL),
+					HX_OK);
 			}
 		}
 	}
@@ -841,9 +847,9 @@ HX_TEST(released_leaves_are_told_with_their_flags)
 	struct released r = none_released;
 	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), L1, URW), HX_OK);
 	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA + 2 * L1), hx_pa(PA), L1, URW), HX_OK);
-	HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA + L1 - 3 * PAGE), 2 * L1, note_release,
-					&r),
-			HX_OK);
+	HX_CHECK_STATUS(
+		hx_unmap_sparse(&user, hx_va(UVA + L1 - 3 * PAGE), 2 * L1, note_release, &r),
+		HX_OK);
 	HX_CHECK_EQUAL(r.count, 3 + 509);
 	HX_CHECK_EQUAL(r.bytes, L1);
 	HX_CHECK(r.ordered && (r.flags_or & HX_PAGE_HUGE) == 0);
@@ -880,9 +886,9 @@ HX_TEST(writable_and_executable_by_policy)
 			HX_CHECK_EQUAL((f & HX_PAGE_NO_EXECUTE) != 0, wx == HX_WX_FORCE);
 		}
 		/* Code that is not writable is refused by none of them. */
-		HX_CHECK_STATUS(hx_map(&user, hx_va(UVA + PAGE), hx_pa(PA), PAGE,
-				       HX_PAGE_USER_CODE),
-				HX_OK);
+		HX_CHECK_STATUS(
+			hx_map(&user, hx_va(UVA + PAGE), hx_pa(PA), PAGE, HX_PAGE_USER_CODE),
+			HX_OK);
 		close_tables();
 	}
 }
@@ -991,10 +997,10 @@ HX_TEST(sealed_root_entries_are_fixed)
 	WORLD_REFUSED(&kernel,
 		      hx_map(&kernel, hx_va(start + 3 * (uintptr_t)root), hx_pa(PA), PAGE, RW),
 		      HX_NOT_SUPPORTED);
-	WORLD_REFUSED(&kernel,
-		      hx_map(&kernel, hx_va(start + 3 * (uintptr_t)root - PAGE), hx_pa(PA),
-			     2 * PAGE, RW),
-		      HX_NOT_SUPPORTED);
+	WORLD_REFUSED(
+		&kernel,
+		hx_map(&kernel, hx_va(start + 3 * (uintptr_t)root - PAGE), hx_pa(PA), 2 * PAGE, RW),
+		HX_NOT_SUPPORTED);
 	WORLD_REFUSED(&kernel,
 		      hx_pagetable_prepare(&kernel, hx_va(start + 3 * (uintptr_t)root), PAGE),
 		      HX_NOT_SUPPORTED);
@@ -1063,7 +1069,8 @@ HX_TEST(tables_are_tagged)
 	static struct hx_frames none;
 	static struct hx_framedb small;
 	static uint8_t directory[HX_KIB(4)] __attribute__((aligned(64)));
-	struct hx_pa end = hx_pfn_to_pa(hx_pfn(world_frames.zones[0].allocator.base + WORLD_FRAMES));
+	struct hx_pa end =
+		hx_pfn_to_pa(hx_pfn(world_frames.zones[0].allocator.base + WORLD_FRAMES));
 	if (hx_framedb_directory_bytes(end) > sizeof directory) {
 		return; /* the machine's memory lies too high */
 	}
@@ -1107,15 +1114,16 @@ HX_TEST(the_validator_sees_damage)
 	hx_pte prot = hx_hal_pte_prot(URW, 0);
 	check_corrupt(page, hx_hal_pte_soft(5));
 	check_corrupt(page, 0); /* an empty table */
-	check_corrupt(page, hx_hal_pte_leaf(hx_pa(PA), hx_hal_pte_prot(URW & ~HX_PAGE_NO_EXECUTE, 0),
-					    0));
-	check_corrupt(page, hx_hal_pte_leaf(hx_pa(PA), prot | hx_hal_pte_prot(HX_PAGE_GLOBAL, 0), 0));
+	check_corrupt(page,
+		      hx_hal_pte_leaf(hx_pa(PA), hx_hal_pte_prot(URW & ~HX_PAGE_NO_EXECUTE, 0), 0));
+	check_corrupt(page,
+		      hx_hal_pte_leaf(hx_pa(PA), prot | hx_hal_pte_prot(HX_PAGE_GLOBAL, 0), 0));
 	check_corrupt(huge, hx_hal_pte_leaf(hx_pa(PA + HX_KIB(64)), hx_hal_pte_prot(URW, 1), 1));
-	check_corrupt(huge, hx_hal_pte_table(hx_pa(PA)));                   /* no frame of ours */
-	check_corrupt(huge, *table);                                        /* linked twice */
-	check_corrupt(other, *upper);                                       /* and one lost */
-	check_corrupt(table, 0);                                            /* lost */
-	check_corrupt(upper, hx_hal_pte_table(user.root));                  /* in a circle */
+	check_corrupt(huge, hx_hal_pte_table(hx_pa(PA)));  /* no frame of ours */
+	check_corrupt(huge, *table);                       /* linked twice */
+	check_corrupt(other, *upper);                      /* and one lost */
+	check_corrupt(table, 0);                           /* lost */
+	check_corrupt(upper, hx_hal_pte_table(user.root)); /* in a circle */
 	hx_pte *root = hx_ptr(user.root);
 	unsigned half = (1u << hx_hal_geometry.bits[hx_hal_geometry.levels - 1]) / 2;
 	check_corrupt(&root[half], hx_hal_pte_table(kernel.root)); /* not the kernel's entry */
@@ -1187,13 +1195,13 @@ HX_TEST(flushes_are_counted_and_few)
 	HX_CHECK_EQUAL(t->counters.local_flushes, 0); /* the kernel half stayed */
 	HX_CHECK_STATUS(hx_pagetable_destroy(t), HX_BUSY);
 
-	FLUSHES(hx_map(t, va, hx_pa(PA), bytes, URO), 0);            /* fresh */
-	FLUSHES(hx_update_flags(t, va, bytes, URO), 0);              /* the same */
-	FLUSHES(hx_update_flags(t, va, L1, URW), 0);                 /* more */
+	FLUSHES(hx_map(t, va, hx_pa(PA), bytes, URO), 0); /* fresh */
+	FLUSHES(hx_update_flags(t, va, bytes, URO), 0);   /* the same */
+	FLUSHES(hx_update_flags(t, va, L1, URW), 0);      /* more */
 	FLUSHES(hx_update_flags(t, va, bytes, URW), 0);
-	FLUSHES(hx_update_flags(t, va, bytes, URO), 1);              /* less */
+	FLUSHES(hx_update_flags(t, va, bytes, URO), 1);               /* less */
 	FLUSHES(hx_update_flags(t, va, bytes, HX_PAGE_USER_CODE), 0); /* executable */
-	FLUSHES(hx_update_flags(t, va, bytes, URO), 1);              /* not so */
+	FLUSHES(hx_update_flags(t, va, bytes, URO), 1);               /* not so */
 	FLUSHES(hx_update_flags(t, va, bytes, URO | HX_PAGE_NO_CACHE), 1);
 	FLUSHES(hx_update_flags(t, va, bytes, URO), 1);
 	FLUSHES(hx_update_flags(t, va, bytes, RO), 1); /* the user's */
@@ -1289,7 +1297,11 @@ struct step {
 
 static struct step random_step(struct hx_random *r)
 {
-	static const uint64_t rights[] = {RW, RO, RX, RW | HX_PAGE_NO_CACHE, RO | HX_PAGE_WRITE_THROUGH,
+	static const uint64_t rights[] = {RW,
+					  RO,
+					  RX,
+					  RW | HX_PAGE_NO_CACHE,
+					  RO | HX_PAGE_WRITE_THROUGH,
 					  HX_PAGE_KERNEL_WRITE /* W^X makes it RW */};
 	struct step s = {.what = (unsigned)hx_random_below(r, 8) % 5 % 4,
 			 .sparse = hx_random_below(r, 3) > 0};

@@ -20,7 +20,6 @@
 	hx_status hx_heap_##name##_find(struct hx_heap_backend *b, const void *p, size_t *usable); \
 	hx_status hx_heap_##name##_resize(struct hx_heap_backend *b, void *p, size_t bytes,        \
 					  size_t *usable);                                         \
-	bool hx_heap_##name##_owns(struct hx_heap_backend *b, const void *p);                      \
 	uint64_t hx_heap_##name##_shrink(struct hx_heap_backend *b);                               \
 	void hx_heap_##name##_stats(struct hx_heap_backend *b, struct hx_heap_stats *out);         \
 	hx_status hx_heap_##name##_validate(struct hx_heap_backend *b)
@@ -38,7 +37,6 @@ HX_HEAP_BACKEND_DECLARE(slab);
 		.free = hx_heap_##id##_free,                                                       \
 		.find = hx_heap_##id##_find,                                                       \
 		.resize = hx_heap_##id##_resize,                                                   \
-		.owns = hx_heap_##id##_owns,                                                       \
 		.shrink = hx_heap_##id##_shrink,                                                   \
 		.stats = hx_heap_##id##_stats,                                                     \
 		.validate = hx_heap_##id##_validate,                                               \

@@ -122,14 +122,6 @@ hx_status hx_heap_bump_resize(struct hx_heap_backend *b, void *p, size_t bytes, 
 	return status;
 }
 
-bool hx_heap_bump_owns(struct hx_heap_backend *b, const void *p)
-{
-	unsigned long irq = hx_lock_acquire(&b->lock);
-	bool found = hx_heap_chunk_find(b, p) != NULL;
-	hx_lock_release(&b->lock, irq);
-	return found;
-}
-
 uint64_t hx_heap_bump_shrink(struct hx_heap_backend *b)
 {
 	(void)b;

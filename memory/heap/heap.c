@@ -4,9 +4,9 @@
  *
  * It holds no lock. The backends stand in an array that only grows: a new one
  * is complete before `count` is raised with release order, so that a reader of
- * `count` may use everything below it. The last one serves requests; a pointer
- * is freed by whichever says that it owns it, youngest first, so that memory
- * which an older one gave away is its new owner's.
+ * `count` may use everything below it. The last one serves requests. A pointer
+ * is offered to all, youngest first, until one does not call it foreign: their
+ * memory is disjoint.
  *
  * Counters are updated one by one with relaxed atomics. live_objects is not
  * kept but computed: allocations less frees.
@@ -30,6 +30,9 @@ static const struct hx_heap_trait *const traits[] = {
 #endif
 #if HX_BUILTIN_HEAP_SIMPLE
 	&hx_heap_simple,
+#endif
+#if HX_BUILTIN_HEAP_SLAB
+	&hx_heap_slab,
 #endif
 	NULL,
 };
@@ -233,15 +236,16 @@ struct hx_ptr_result hx_heap_allocate_array(struct hx_heap *h, size_t n, size_t 
 
 /* ---- Free and resize ---- */
 
-static struct hx_heap_backend *owner_of(struct hx_heap *h, const void *p)
+/* The backend whose live object @p is; HX_OK, or the owner's reason to refuse it. */
+static hx_status find_object(struct hx_heap *h, const void *p, struct hx_heap_backend **owner,
+			     size_t *usable)
 {
-	for (unsigned i = backend_count(h); i-- > 0;) {
-		struct hx_heap_backend *b = &h->backends[i];
-		if (CALL(b, owns)(b, p)) {
-			return b;
-		}
+	hx_status status = HX_FOREIGN_FREE;
+	for (unsigned i = backend_count(h); i-- > 0 && status == HX_FOREIGN_FREE;) {
+		*owner = &h->backends[i];
+		status = CALL(*owner, find)(*owner, p, usable);
 	}
-	return NULL;
+	return status;
 }
 
 /* @bytes 0: the caller does not say. */
@@ -250,9 +254,12 @@ static hx_status free_object(struct hx_heap *h, void *p, size_t bytes)
 	if (p == NULL) {
 		return HX_OK;
 	}
-	struct hx_heap_backend *b = owner_of(h, p);
 	size_t usable = 0;
-	hx_status status = b == NULL ? HX_FOREIGN_FREE : CALL(b, free)(b, p, bytes, &usable);
+	hx_status status = HX_FOREIGN_FREE;
+	for (unsigned i = backend_count(h); i-- > 0 && status == HX_FOREIGN_FREE;) {
+		struct hx_heap_backend *b = &h->backends[i];
+		status = CALL(b, free)(b, p, bytes, &usable);
+	}
 	if (status == HX_OK) {
 		remove_live_bytes(h, usable);
 		__atomic_fetch_add(&h->counters.frees, 1, __ATOMIC_RELEASE);
@@ -274,9 +281,9 @@ hx_status hx_heap_free_sized(struct hx_heap *h, void *p, size_t bytes)
 
 size_t hx_heap_usable(struct hx_heap *h, const void *p)
 {
-	struct hx_heap_backend *b = owner_of(h, p);
+	struct hx_heap_backend *owner;
 	size_t usable;
-	return b != NULL && CALL(b, find)(b, p, &usable) == HX_OK ? usable : 0;
+	return find_object(h, p, &owner, &usable) == HX_OK ? usable : 0;
 }
 
 struct hx_ptr_result hx_heap_reallocate(struct hx_heap *h, void *p, size_t bytes, size_t align,
@@ -292,9 +299,9 @@ struct hx_ptr_result hx_heap_reallocate(struct hx_heap *h, void *p, size_t bytes
 	if (bytes == 0) {
 		bytes = 1;
 	}
-	struct hx_heap_backend *b = owner_of(h, p);
+	struct hx_heap_backend *b = NULL;
 	size_t before;
-	status = b == NULL ? HX_FOREIGN_FREE : CALL(b, find)(b, p, &before);
+	status = find_object(h, p, &b, &before);
 	if (status != HX_OK) {
 		return (struct hx_ptr_result){status, NULL};
 	}

@@ -316,14 +316,6 @@ hx_status hx_heap_simple_resize(struct hx_heap_backend *b, void *p, size_t bytes
 	return status;
 }
 
-bool hx_heap_simple_owns(struct hx_heap_backend *b, const void *p)
-{
-	unsigned long irq = hx_lock_acquire(&b->lock);
-	bool found = hx_heap_chunk_find(b, p) != NULL;
-	hx_lock_release(&b->lock, irq);
-	return found;
-}
-
 /* Unlink one chunk from frames that holds no object, NULL when there is none. */
 static struct hx_heap_chunk *unlink_empty(struct hx_heap_backend *b)
 {

@@ -19,7 +19,7 @@ enum hx_frame_tag {
 	HX_TAG_RESERVED,  /* firmware, kernel image, metadata */
 	HX_TAG_TABLE,     /* page table; owner: its hx_pagetable */
 	HX_TAG_ANONYMOUS, /* user page; owner: none, references: mappings */
-	HX_TAG_HEAP,      /* kernel heap; owner: the heap's block header */
+	HX_TAG_HEAP,      /* kernel heap; owner: the heap's backend */
 	HX_TAG_DEVICE,
 	HX_TAGS,
 };

@@ -36,8 +36,10 @@ struct hx_heap_backend;
  * Backends take their own locks; all calls are IRQ-safe and never sleep. None
  * raises pressure, and none holds a lock while it asks the frames for memory.
  * "Live" is an object that was handed out and not yet freed. A pointer that is
- * the start of no live object is refused with DOUBLE_FREE (it was freed
- * before), FOREIGN_FREE (anything else) or CORRUPTED (its header is damaged).
+ * the start of no live object is refused, with nothing changed: DOUBLE_FREE (it
+ * was freed before), FOREIGN_FREE (not from here, for all that is known here),
+ * CORRUPTED (its header is damaged). Outside the backend's own memory the
+ * answer is FOREIGN_FREE, and the front asks the next backend.
  */
 struct hx_heap_trait {
 	const char *name;
@@ -61,11 +63,6 @@ struct hx_heap_trait {
 	 * @return HX_OK and its usable bytes; OUT_OF_MEMORY when it must move
 	 */
 	hx_status (*resize)(struct hx_heap_backend *b, void *p, size_t bytes, size_t *usable);
-	/**
-	 * May @p p be an object of this backend? True for every object that it handed
-	 * out and did not see freed; false outside its memory. O(1) or O(chunks).
-	 */
-	bool (*owns)(struct hx_heap_backend *b, const void *p);
 	/** Return what can be returned to the frames. @return frames given back */
 	uint64_t (*shrink)(struct hx_heap_backend *b);
 	/** managed_bytes and largest_free; the front adds the rest. */

@@ -328,16 +328,26 @@ hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind kind, uint32
 hx_status hx_frames_donate(struct hx_frames *f, struct hx_pfn first, uint64_t count)
 {
 	uint64_t end;
-	if (count == 0 || first.v == 0 || __builtin_add_overflow(first.v, count, &end)) {
-		return HX_INVALID_ARGUMENT;
+	if (count == 0) {
+		return HX_INVALID_SIZE;
 	}
+	if (first.v == 0 || __builtin_add_overflow(first.v, count, &end)) {
+		return HX_INVALID_ADDRESS;
+	}
+	hx_status status = HX_OK;
 	for (struct hx_pfn at = first; at.v < end;) {
-		uint64_t n;
+		uint64_t n = 0;
 		const struct hx_zone *z = piece_of(f, at, end, &n);
-		if (!z || !z->front->trait->holes(z->front, at, n)) {
-			return HX_INVALID_ARGUMENT;
+		if (!z) {
+			return HX_INVALID_ADDRESS;
+		}
+		if (!z->front->trait->holes(z->front, at, n)) {
+			status = HX_INVALID_ARGUMENT;
 		}
 		at.v += n;
+	}
+	if (status != HX_OK) {
+		return status;
 	}
 	return give(f, first, end);
 }

@@ -206,9 +206,9 @@ HX_NODISCARD hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind
 /**
  * Give frames that belong to zones' spans but were never added (the retired bump
  * arena, RAM that was not mapped before) to their zones; may cross zones.
- * @return INVALID_ARGUMENT unless every one is a hole of a zone's span, and for
- *         frame 0; OUT_OF_MEMORY when bump has too many pieces, in which case the
- *         zones below it have their frames
+ * @return INVALID_ADDRESS unless all lie in spans, and for frame 0; INVALID_ARGUMENT
+ *         unless every one is a hole there; INVALID_SIZE; OUT_OF_MEMORY when bump has
+ *         too many pieces, in which case the zones below that one have their frames
  */
 HX_NODISCARD hx_status hx_frames_donate(struct hx_frames *f, struct hx_pfn first, uint64_t count);
 

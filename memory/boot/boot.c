@@ -320,10 +320,7 @@ static hx_status prepare_windows(struct hx_system *sys, const struct hx_boot_arg
 	return s;
 }
 
-/*
- * RAM that the boot window did not reach is mapped now, or HIGH: it may be handed
- * out. A region may cross zones; each takes its part.
- */
+/* RAM that the boot window did not reach is mapped now, or HIGH: it may be handed out. */
 static hx_status donate_high_memory(struct hx_system *sys)
 {
 	uint64_t window = lower(hx_hal_boot_window_bytes, sys->direct_bytes) >> HX_FRAME_SHIFT;
@@ -332,19 +329,12 @@ static hx_status donate_high_memory(struct hx_system *sys)
 		uint64_t first = hx_pa_to_pfn(r->base).v;
 		uint64_t end = first + (r->bytes >> HX_FRAME_SHIFT);
 		first = first > window ? first : window;
-		while (r->type == HX_MEMORY_RAM && first < end) {
-			const struct hx_zone *z = hx_frames_zone_of(&sys->frames, hx_pfn(first));
-			if (!z) {
-				return HX_CORRUPTED;
-			}
-			uint64_t stop =
-				lower(z->front->base + z->front->span_frames, end);
-			hx_status s =
-				hx_frames_donate(&sys->frames, hx_pfn(first), stop - first);
-			if (s != HX_OK) {
-				return s;
-			}
-			first = stop;
+		if (r->type != HX_MEMORY_RAM || first >= end) {
+			continue;
+		}
+		hx_status s = hx_frames_donate(&sys->frames, hx_pfn(first), end - first);
+		if (s != HX_OK) {
+			return s;
 		}
 	}
 	return HX_OK;

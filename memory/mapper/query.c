@@ -134,9 +134,14 @@ static bool frame_is_ours(const struct hx_pagetable *t, struct hx_pa table)
 	return !t->db || (f && f->tag == HX_TAG_TABLE && f->owner == t);
 }
 
+/* Number of tables, and the sum of their frame numbers. */
+struct tally {
+	uint64_t tables, sum;
+};
+
 /* Entries [first, end) of a table and all below; counts tables. */
 static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned level,
-		     unsigned first, unsigned end, uint64_t *tables)
+		     unsigned first, unsigned end, struct tally *tally)
 {
 	bool root = level == hx_root_level();
 	for (unsigned i = first; i < end; i++) {
@@ -153,8 +158,9 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 			break;
 		case HX_PTE_TABLE: {
 			unsigned entries = hx_level_entries(level - 1);
-			/* More than the counter knows: two entries name one table, or worse. */
-			if (++*tables > t->counters.tables ||
+			/* More than the counter knows: a circle, perhaps. */
+			tally->sum += hx_pa_to_pfn(hx_hal_pte_pa(e, level)).v;
+			if (++tally->tables > t->counters.tables ||
 			    !frame_is_ours(t, hx_hal_pte_pa(e, level))) {
 				return false;
 			}
@@ -163,7 +169,7 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 			    hx_table_is_empty(child, level - 1, 0, entries)) {
 				return false;
 			}
-			if (!is_sound(t, child, level - 1, 0, entries, tables)) {
+			if (!is_sound(t, child, level - 1, 0, entries, tally)) {
 				return false;
 			}
 			break;
@@ -206,11 +212,11 @@ hx_status hx_pagetable_validate(struct hx_pagetable *t)
 	}
 	unsigned long irq = hx_lock_acquire(&t->lock);
 	unsigned level = hx_root_level(), half = hx_level_entries(level) / 2;
-	uint64_t tables = 1;
+	struct tally tally = {1, hx_pa_to_pfn(t->root).v};
 	bool sound = frame_is_ours(t, t->root) && other_half_is_sound(t) &&
 		     is_sound(t, hx_table_at(t->root), level, t->kernel ? half : 0,
-			      t->kernel ? 2 * half : half, &tables) &&
-		     tables == t->counters.tables;
+			      t->kernel ? 2 * half : half, &tally) &&
+		     tally.tables == t->counters.tables && tally.sum == t->table_sum;
 	hx_lock_release(&t->lock, irq);
 	return sound ? HX_OK : HX_CORRUPTED;
 }

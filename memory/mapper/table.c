@@ -102,6 +102,7 @@ void hx_table_free(struct hx_pagetable *t, struct hx_pa table)
 	hx_status s = hx_frames_free(t->frames, frame, HX_ORDER_4K);
 	HX_ASSERT(s == HX_OK);
 	t->counters.tables--;
+	t->table_sum -= frame.v;
 }
 
 hx_status hx_reserve_fill(struct hx_pagetable *t, struct hx_reserve *r, uint64_t count)
@@ -120,6 +121,7 @@ hx_status hx_reserve_fill(struct hx_pagetable *t, struct hx_reserve *r, uint64_t
 		r->head = table;
 		r->count++;
 		t->counters.tables++;
+		t->table_sum += f.value.v;
 	}
 	return HX_OK;
 }
@@ -192,6 +194,7 @@ hx_status hx_pagetable_init(struct hx_pagetable *t, const struct hx_pagetable_co
 		.asid = HX_ASID_KERNEL,
 		.shared = c->kernel,
 		.counters.tables = 1,
+		.table_sum = root.value.v,
 	};
 	unsigned entries = hx_level_entries(hx_root_level());
 	hx_pte *to = hx_table_at(t->root);

@@ -59,6 +59,7 @@ struct hx_pagetable {
 	uint64_t retirements; /* batches of tables freed, for hx_translate(); atomic */
 	struct hx_lock lock;
 	struct hx_mapper_counters counters;
+	uint64_t table_sum; /* of the frame numbers of its tables, for the validator */
 };
 
 struct hx_pagetable_config {
@@ -217,7 +218,7 @@ void hx_pagetable_visit(const struct hx_pagetable *t, hx_leaf_fn visit, void *co
 /**
  * Walk everything that the table owns: reserved encodings, misaligned and unreachable
  * leaves, empty tables, tables that are no frames of ours (by the database when
- * there is one, else by the zones), table count against the counter, the half that
+ * there is one, else by the zones), tables lost or linked twice, the half that
  * it does not own, GLOBAL leaves in a user table, writable and executable leaves
  * under W^X. HX_OK or CORRUPTED; NOT_INITIALIZED.
  * Context: takes the table's lock. Cost: O(tables)

@@ -23,8 +23,10 @@ static bool walk(const struct hx_pagetable *t, const uint64_t *retirements, uint
 {
 	uint64_t before = __atomic_load_n(retirements, __ATOMIC_ACQUIRE);
 	const hx_pte *table = hx_table_at(t->root);
-	for (r->level = hx_root_level();; r->level--) {
-		hx_pte e = hx_hal_pte_load(&table[hx_level_index(va, r->level)]);
+	r->level = hx_root_level();
+	for (unsigned shift = hx_level_shift(r->level);;) {
+		unsigned index = (unsigned)(va >> shift) & (hx_level_entries(r->level) - 1);
+		hx_pte e = hx_hal_pte_load(&table[index]);
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
 		if (__atomic_load_n(retirements, __ATOMIC_RELAXED) != before) {
 			return false;
@@ -32,11 +34,13 @@ static bool walk(const struct hx_pagetable *t, const uint64_t *retirements, uint
 		switch (hx_hal_pte_kind(e, r->level)) {
 		case HX_PTE_TABLE:
 			table = hx_child_of(e, r->level);
+			r->level--;
+			shift -= hx_hal_geometry.bits[r->level];
 			break;
 		case HX_PTE_LEAF:
 			r->status = HX_OK;
 			r->pa = hx_pa(hx_hal_pte_pa(e, r->level).v +
-				      (va & (hx_level_bytes(r->level) - 1)));
+				      (va & (((uintptr_t)1 << shift) - 1)));
 			r->flags = hx_hal_pte_flags(e, r->level);
 			return true;
 		case HX_PTE_EMPTY:

@@ -116,6 +116,15 @@ void hx_pagetable_seal(struct hx_pagetable *t);
  */
 void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous);
 
+/**
+ * Was @p fault spurious: does the table that this CPU has loaded allow the access
+ * after all? New mappings and added rights are not told to other CPUs, which may
+ * have cached that there were none. If so, this CPU forgets the page.
+ * @return true: retry the access
+ * Context: any; takes no lock
+ */
+HX_NODISCARD bool hx_pagetable_spurious(const struct hx_fault *fault);
+
 /* Flags beside HX_PAGE_* for hx_map(). */
 #define HX_MAP_NO_HUGE (UINT64_C(1) << 52) /* level 0 leaves only */
 #define HX_MAP_LEVEL_1 (UINT64_C(1) << 53) /* all leaves at level 1 (2 MiB) or INVALID_ALIGNMENT */

@@ -239,3 +239,21 @@ void hx_platform_probe(struct hx_probe *p)
 		(unsigned long long)p->va.v);
 	abort();
 }
+
+bool hx_platform_copy(struct hx_va to, struct hx_va from, uint64_t bytes)
+{
+	bool whole = true;
+	hx_hal_user_access(true);
+	for (uintptr_t at = 0; whole && at < bytes; at += sizeof(uint64_t)) {
+		struct hx_probe p = {.va = hx_va(from.v + at), .access = HX_ACCESS_READ};
+		hx_platform_probe(&p);
+		struct hx_probe q = {
+			.va = hx_va(to.v + at), .access = HX_ACCESS_WRITE, .value = p.value};
+		if (!p.faulted) {
+			hx_platform_probe(&q);
+		}
+		whole = !p.faulted && !q.faulted;
+	}
+	hx_hal_user_access(false);
+	return whole;
+}

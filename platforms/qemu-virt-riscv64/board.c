@@ -105,6 +105,26 @@ static void choose_paging(void)
 	hx_platform_exit(false);
 }
 
+/*
+ * For tests: hx.rfence=off (shootdown by our own interrupts), hx.tick=MICROSECONDS
+ * (periodic timer interrupts).
+ */
+static void choose_extras(uint64_t hz)
+{
+	char word[8];
+	if (hx_command_line_get(info.command_line, "hx.rfence", word, sizeof word) &&
+	    hx_streq(word, "off")) {
+		hx_riscv64_rfence = false;
+	}
+	if (hx_command_line_get(info.command_line, "hx.tick", word, sizeof word)) {
+		uint64_t microseconds = 0;
+		for (const char *c = word; *c >= '0' && *c <= '9'; c++) {
+			microseconds = microseconds * 10 + (uint64_t)(*c - '0');
+		}
+		hx_board_tick = microseconds * hz / 1000000;
+	}
+}
+
 /* ---- Boot arguments ---- */
 
 enum { SECTIONS_MAX = 4 + 2 * BOARD_CPUS_MAX };
@@ -172,18 +192,15 @@ _Noreturn void hx_board_main(uint64_t hart, uint64_t fdt_pa)
 	hx_panic_handler = panicked;
 
 	open_fdt(fdt_pa);
-	choose_paging();
-	open_fdt(fdt_pa); /* through the direct map of the mode */
 	hx_board_find_devices(&fdt);
+	choose_paging();
+	open_fdt(fdt_pa); /* again, through the direct map of the mode */
 
-	char word[8];
-	if (hx_command_line_get(info.command_line, "hx.rfence", word, sizeof word) &&
-	    hx_streq(word, "off")) {
-		hx_riscv64_rfence = false; /* shootdown by our own interrupts */
-	}
+	uint64_t hz = timebase_hz();
+	choose_extras(hz);
 	find_extra(fdt_pa);
 	hx_riscv64_discover(&fdt, hart, extra, extra_count);
-	hx_board_smp_init(hart, timebase_hz());
+	hx_board_smp_init(hart, hz);
 	fill_boot_args();
 	hx_board_traps_on();
 	hx_log("[hx:stage 1] %s: hart %llu, Sv%u, device tree of %u bytes at 0x%llx",

@@ -67,6 +67,14 @@ extern unsigned hx_board_device_count;
 
 /* traps.c: this hart's interrupts; to be called with tp and sscratch set. */
 void hx_board_traps_on(void);
+/* Interrupt this hart when the counter `time` reaches @when, or at the next tick. */
+void hx_board_set_timer(uint64_t when);
+/*
+ * Distance of periodic timer interrupts in units of `time`, 0 for none. They do
+ * nothing by themselves. Under -icount QEMU runs one hart until the next timer is
+ * due: ticks bound how long one that spins holds up the hart that it waits for.
+ */
+extern uint64_t hx_board_tick;
 
 /*
  * probe.c: an exception that nobody resolved. True: it came from a place that

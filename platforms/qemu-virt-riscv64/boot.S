@@ -18,6 +18,7 @@
  * stvec, which names the link address of that place, carries on there.
  */
 #include "board.h"
+#include "riscv64.h"
 
 #define PTE_RW  0xc7 /* V R W A D */
 #define PTE_RWX 0xcf

@@ -24,7 +24,8 @@ enum {
 struct hx_device_window hx_board_devices[2];
 unsigned hx_board_device_count;
 
-static struct hx_pa uart, finisher; /* 0: none */
+static struct hx_pa uart;                   /* 0: none */
+static struct hx_pa finisher = {0x100000};  /* 0: none; until the tree is read, a guess */
 static uint32_t uart_shift;         /* log2 of the distance between registers */
 
 /* ---- Finding them ---- */
@@ -112,6 +113,7 @@ void hx_board_find_devices(const struct hx_fdt *fdt)
 		add_window("uart", base);
 		uart = base;
 	}
+	finisher = hx_pa(0);
 	if (is_compatible(fdt, "/soc/test", "sifive,test0") &&
 	    register_base(fdt, "/soc/test", &base)) {
 		add_window("finisher", base);

@@ -93,7 +93,7 @@ static bool start_hart(unsigned cpu, uint64_t hart)
 static bool await_hart(unsigned cpu)
 {
 	uint64_t deadline = HX_CSR_READ(time) + patience_ticks;
-	hx_sbi(HX_SBI_TIMER, HX_SBI_TIMER_SET, deadline, 0, 0, 0, 0);
+	hx_board_set_timer(deadline);
 	unsigned long irq = hx_hal_irq_save();
 	bool came = true;
 	while (came && __atomic_load_n(&states[cpu], __ATOMIC_ACQUIRE) != RUNNING) {
@@ -102,7 +102,7 @@ static bool await_hart(unsigned cpu)
 		came = HX_CSR_READ(time) < deadline || !step(cpu, STARTING, ABANDONED);
 	}
 	hx_hal_irq_restore(irq);
-	hx_sbi(HX_SBI_TIMER, HX_SBI_TIMER_SET, UINT64_MAX, 0, 0, 0, 0);
+	hx_board_set_timer(UINT64_MAX);
 	return came;
 }
 

@@ -58,6 +58,14 @@ _Noreturn void hx_riscv64_bad_stack(const struct hx_riscv64_hart *hart)
 	report(hart->scause, hart->stval, hart->pc, hart->sstatus, hart->sp, also);
 }
 
+uint64_t hx_board_tick;
+
+void hx_board_set_timer(uint64_t when)
+{
+	uint64_t next = hx_board_tick > 0 ? HX_CSR_READ(time) + hx_board_tick : UINT64_MAX;
+	hx_sbi(HX_SBI_TIMER, HX_SBI_TIMER_SET, when < next ? when : next, 0, 0, 0, 0);
+}
+
 static void take_interrupt(uint64_t number)
 {
 	switch (number) {
@@ -66,8 +74,8 @@ static void take_interrupt(uint64_t number)
 		HX_CSR_CLEAR(sip, HX_SIE_SSIE);
 		hx_upcall_tlb_ipi();
 		return;
-	case HX_RV_INTERRUPT_TIMER: /* it only had to end a sleep */
-		hx_sbi(HX_SBI_TIMER, HX_SBI_TIMER_SET, UINT64_MAX, 0, 0, 0, 0);
+	case HX_RV_INTERRUPT_TIMER: /* it only had to come */
+		hx_board_set_timer(UINT64_MAX);
 		return;
 	default:
 		return;
@@ -92,6 +100,7 @@ void hx_riscv64_trap(struct hx_riscv64_frame *f)
 
 void hx_board_traps_on(void)
 {
+	hx_board_set_timer(UINT64_MAX);
 	HX_CSR_WRITE(sie, HX_SIE_SSIE | HX_SIE_STIE);
 	HX_CSR_SET(sstatus, HX_SSTATUS_SIE);
 }

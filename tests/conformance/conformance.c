@@ -208,7 +208,8 @@ struct block {
 
 static bool take_block(unsigned order, struct block *out)
 {
-	struct hx_pfn_result r = hx_frames_allocate(hx_test_machine()->frames, order, 0);
+	struct hx_pfn_result r =
+		hx_frames_allocate(hx_test_machine()->frames, order, HX_ALLOC_NO_PRESSURE);
 	*out = (struct block){r.value, order};
 	return r.status == HX_OK;
 }

@@ -175,8 +175,8 @@ HX_TEST(unknown_names_are_refused)
 HX_TEST(no_ram_or_too_little_is_refused)
 {
 	HX_CHECK_STATUS(boot_machine((struct hx_memory_range[]){{{0}, HX_MIB(64),
-								  HX_MEMORY_RESERVED, 0}},
-				     0, HX_MIB(4), NULL),
+								  HX_MEMORY_KERNEL, 0}},
+				     1, HX_MIB(4), NULL),
 			HX_OUT_OF_MEMORY);
 	/* From nothing beside the image to enough: refused, then never again. */
 	uint64_t image = HX_KIB(64 + 64 + 64 + 4 + 16) + HX_BOOT_ARENA_BYTES;
@@ -236,10 +236,10 @@ HX_TEST(random_firmware_maps)
 	for (unsigned round = 0; round < 60; round++) {
 		struct hx_memory_range words[24];
 		unsigned count = 1 + (unsigned)hx_random_below(&random, HX_ARRAY_LENGTH(words) - 1);
-		/* One honest piece for the image, then noise within 128 MiB. */
+		/* One honest piece for the image, then noise behind the image. */
 		words[0] = (struct hx_memory_range){hx_pa(HX_MIB(8)), HX_MIB(24), HX_MEMORY_RAM, 0};
 		for (unsigned i = 1; i < count; i++) {
-			words[i].base = hx_pa(hx_random_below(&random, HX_MIB(128)));
+			words[i].base = hx_pa(HX_MIB(16) + hx_random_below(&random, HX_MIB(112)));
 			words[i].bytes = hx_random_below(&random, HX_MIB(24));
 			words[i].type = hx_random_below(&random, 2)
 						? HX_MEMORY_RAM

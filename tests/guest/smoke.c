@@ -200,9 +200,12 @@ static bool expected(uint64_t flags, enum hx_access access, bool user)
 static void check_probe_matrix(bool interrupts)
 {
 	static const uint64_t kinds[] = {
-		HX_PAGE_KERNEL_READ | HX_PAGE_NO_EXECUTE,  HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE,
-		HX_PAGE_KERNEL_CODE,			   HX_PAGE_USER_READ | HX_PAGE_NO_EXECUTE,
-		HX_PAGE_USER_WRITE | HX_PAGE_NO_EXECUTE, HX_PAGE_USER_CODE,
+		HX_PAGE_KERNEL_READ | HX_PAGE_NO_EXECUTE,
+		HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE,
+		HX_PAGE_KERNEL_CODE,
+		HX_PAGE_USER_READ | HX_PAGE_NO_EXECUTE,
+		HX_PAGE_USER_WRITE | HX_PAGE_NO_EXECUTE,
+		HX_PAGE_USER_CODE,
 	};
 	unsigned wrong = 0, done = 0;
 	hx_memcpy(frames[0], hx_platform_return_code, hx_platform_return_code_bytes);
@@ -258,6 +261,7 @@ static void check_probe_nowhere(void)
 
 /* ---- Other CPUs ---- */
 
+enum { CPUS = 8 }; /* that boards start at most */
 static uint64_t ids_seen;
 static uint64_t values[HX_CPUS_MAX];
 
@@ -302,7 +306,7 @@ static void check_cpus(void)
 	while (hx_hal_cpu_next(&at, &c)) {
 		named++;
 	}
-	check(cpus == named, "%u CPUs run of %u named", cpus, named);
+	check(cpus == (named < CPUS ? named : CPUS), "%u CPUs run of %u named", cpus, named);
 	note_id(NULL);
 	each(cpus, note_id);
 	check(ids_seen == (cpus == 64 ? UINT64_MAX : (UINT64_C(1) << cpus) - 1),

@@ -370,6 +370,7 @@ void hx_main(void)
 	hx_log("%s, %llu %s since power on", hx_platform_name,
 	       (unsigned long long)hx_platform_ticks(), hx_platform_tick_unit);
 	test_va = HX_GIB(1);
+	hx_hal_mmu_init(); /* hx_boot() begins with it */
 	check_memory_map();
 	build_table();
 	check(true, "a page table of our own");

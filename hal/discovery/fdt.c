@@ -13,11 +13,10 @@
  *   reservations: pairs of 64-bit address and size, ended by a pair of zeros
  *
  * There is one walk, next_node(), which yields every node in the order of the
- * blob with its depth and the cell counts that its parent gives it. It keeps
- * the path in an array, not on the stack. Properties come before child nodes,
- * so all of a node's properties are known when the node is: their order does
- * not matter. An iterator is the number of ranges already given; a call walks
- * the blob once and skips them by whole "reg" properties.
+ * blob with its depth and the path to it, kept in an array of fixed length. Properties come before
+ * child nodes, so all of a node's properties are known when the node is: their order does not
+ * matter. An iterator is the number of ranges already given; a call walks the blob once and skips
+ * them by whole "reg" properties.
  */
 #include "bytes.h"
 
@@ -166,9 +165,10 @@ static bool enabled(const struct hx_fdt *f, uint32_t at)
 
 /* ---- Nodes ---- */
 
-/* How many cells the "reg" of a node's children has, by the node's own words. */
-struct cells {
-	uint32_t address, size;
+/* A node on the path from the root to the one yielded last. */
+struct node {
+	const char *name;
+	uint32_t properties; /* its first token */
 };
 
 struct walk {
@@ -176,9 +176,7 @@ struct walk {
 	bool behind_child;                      /* no property may follow */
 	bool ended;                             /* the END token was met, with every node closed */
 	unsigned depth;                         /* of the node yielded last: the root has 1 */
-	uint32_t properties;                    /* of the node yielded last: its first token */
-	const char *path[HX_FDT_DEPTH_MAX + 1]; /* names, [depth] being the node's */
-	struct cells cells[HX_FDT_DEPTH_MAX + 1]; /* [depth]: what the node gives its children */
+	struct node path[HX_FDT_DEPTH_MAX + 1]; /* by depth */
 };
 
 /*
@@ -196,14 +194,8 @@ static bool next_node(const struct hx_fdt *f, struct walk *w)
 				return false;
 			}
 			w->at = t.next;
-			w->properties = t.next;
 			w->behind_child = false;
-			w->depth++;
-			w->path[w->depth] = t.name;
-			w->cells[w->depth] = (struct cells){
-				cell_or(f, t.next, "#address-cells", 2, UINT32_MAX),
-				cell_or(f, t.next, "#size-cells", 1, UINT32_MAX),
-			};
+			w->path[++w->depth] = (struct node){t.name, t.next};
 			return true;
 		case TOKEN_END_NODE:
 			if (w->depth == 0) {
@@ -233,41 +225,45 @@ enum role { OTHER, MEMORY, RESERVED, CPU };
 
 static enum role role_of(const struct hx_fdt *f, const struct walk *w)
 {
-	const char *name = w->path[w->depth];
+	const struct node *n = &w->path[w->depth];
+	const char *parent = w->path[w->depth - 1].name;
 	if (w->depth == 2 &&
-	    (has_text(f, w->properties, "device_type", "memory") || is_named(name, "memory"))) {
+	    (is_named(n->name, "memory") || has_text(f, n->properties, "device_type", "memory"))) {
 		return MEMORY;
 	}
-	if (w->depth == 3 && is_named(w->path[2], "reserved-memory")) {
+	if (w->depth == 3 && is_named(parent, "reserved-memory")) {
 		return RESERVED;
 	}
-	if (w->depth == 3 && is_named(w->path[2], "cpus") &&
-	    (has_text(f, w->properties, "device_type", "cpu") || is_named(name, "cpu"))) {
+	if (w->depth == 3 && is_named(parent, "cpus") &&
+	    (is_named(n->name, "cpu") || has_text(f, n->properties, "device_type", "cpu"))) {
 		return CPU;
 	}
 	return OTHER;
 }
 
-/* The "reg" of a node: @count entries of @cells; count is 0 when it has none. */
+/* The "reg" of a node: @count entries; count is 0 when it has none. */
 struct reg {
 	const uint8_t *value;
 	uint32_t count;
-	struct cells cells;
+	uint32_t address_cells, size_cells; /* of an entry, by the parent's words */
 };
 
 /* False when the property is there but has no meaning. */
 static bool read_reg(const struct hx_fdt *f, const struct walk *w, enum role role, struct reg *out)
 {
-	struct reg r = {.cells = w->cells[w->depth - 1]};
+	uint32_t parent = w->path[w->depth - 1].properties;
+	struct reg r = {0};
 	uint32_t bytes;
-	r.value = find_property(f, w->properties, "reg", &bytes);
+	r.value = find_property(f, w->path[w->depth].properties, "reg", &bytes);
 	if (r.value) {
+		r.address_cells = cell_or(f, parent, "#address-cells", 2, UINT32_MAX);
+		r.size_cells = cell_or(f, parent, "#size-cells", 1, UINT32_MAX);
 		uint32_t size_least = role == CPU ? 0 : 1, size_most = role == CPU ? 0 : 2;
-		if (r.cells.address < 1 || r.cells.address > 2 || r.cells.size < size_least ||
-		    r.cells.size > size_most) {
+		if (r.address_cells < 1 || r.address_cells > 2 || r.size_cells < size_least ||
+		    r.size_cells > size_most) {
 			return false;
 		}
-		uint32_t entry = 4 * (r.cells.address + r.cells.size);
+		uint32_t entry = 4 * (r.address_cells + r.size_cells);
 		if (bytes % entry != 0) {
 			return false;
 		}
@@ -285,14 +281,15 @@ static uint64_t read_cells(const uint8_t *p, uint32_t cells)
 /* Entry @i of @r. */
 static void reg_entry(const struct reg *r, uint32_t i, uint64_t *address, uint64_t *size)
 {
-	const uint8_t *p = r->value + (uint64_t)i * 4 * (r->cells.address + r->cells.size);
-	*address = read_cells(p, r->cells.address);
-	*size = r->cells.size > 0 ? read_cells(p + 4 * (size_t)r->cells.address, r->cells.size) : 0;
+	const uint8_t *p = r->value + (uint64_t)i * 4 * (r->address_cells + r->size_cells);
+	*address = read_cells(p, r->address_cells);
+	*size = r->size_cells > 0 ? read_cells(p + 4 * (size_t)r->address_cells, r->size_cells) : 0;
 }
 
 /*
  * Entry number *@skip of the "reg" of all enabled nodes with @role; false when
- * there are fewer, and *@skip is then less by their number.
+ * there are fewer, and *@skip is then less by their number. (A CPU node has an
+ * entry for each of its threads, and a thread is a CPU to us.)
  */
 static bool find_entry(const struct hx_fdt *f, enum role role, uint32_t *skip, struct walk *w,
 		       uint64_t *address, uint64_t *size)
@@ -300,11 +297,10 @@ static bool find_entry(const struct hx_fdt *f, enum role role, uint32_t *skip, s
 	*w = (struct walk){0};
 	while (next_node(f, w)) {
 		struct reg r;
-		if (role_of(f, w) != role || !enabled(f, w->properties) ||
+		if (role_of(f, w) != role || !enabled(f, w->path[w->depth].properties) ||
 		    !read_reg(f, w, role, &r)) {
 			continue;
 		}
-		/* A CPU has one entry for each of its threads: each is a CPU to us. */
 		if (*skip < r.count) {
 			reg_entry(&r, *skip, address, size);
 			return true;
@@ -386,7 +382,7 @@ bool hx_fdt_memory_next(const struct hx_fdt *f, uint32_t *iterator, struct hx_me
 	uint64_t base, bytes;
 	struct hx_memory_range r = {.type = HX_MEMORY_RAM};
 	if (find_entry(f, MEMORY, &skip, &w, &base, &bytes)) {
-		r.node = cell_or(f, w.properties, "numa-node-id", 0, 0);
+		r.node = cell_or(f, w.path[w.depth].properties, "numa-node-id", 0, 0);
 	} else {
 		r.type = HX_MEMORY_RESERVED;
 		if (!find_entry(f, RESERVED, &skip, &w, &base, &bytes) &&
@@ -411,7 +407,7 @@ bool hx_fdt_cpu_next(const struct hx_fdt *f, uint32_t *iterator, struct hx_cpu_i
 	}
 	*out = (struct hx_cpu_info){
 		.hardware_id = id,
-		.node = cell_or(f, w.properties, "numa-node-id", 0, 0),
+		.node = cell_or(f, w.path[w.depth].properties, "numa-node-id", 0, 0),
 		.boot = id == be32(f->blob + 28),
 	};
 	++*iterator;
@@ -435,17 +431,17 @@ void hx_fdt_boot_info(const struct hx_fdt *f, struct hx_boot_info *out)
 	*out = (struct hx_boot_info){.boot_hart = be32(f->blob + 28)};
 	struct walk w = {0};
 	while (next_node(f, &w)) {
-		if (w.depth != 2 || !same_text(w.path[2], "chosen")) {
+		if (w.depth != 2 || !same_text(w.path[2].name, "chosen")) {
 			continue;
 		}
-		uint32_t bytes;
+		uint32_t bytes, chosen = w.path[2].properties;
 		uint64_t length, start, end;
-		const uint8_t *line = find_property(f, w.properties, "bootargs", &bytes);
+		const uint8_t *line = find_property(f, chosen, "bootargs", &bytes);
 		if (line && string_length(line, bytes, &length)) {
 			out->command_line = (const char *)line;
 		}
-		if (read_address(f, w.properties, "linux,initrd-start", &start) &&
-		    read_address(f, w.properties, "linux,initrd-end", &end) && end > start) {
+		if (read_address(f, chosen, "linux,initrd-start", &start) &&
+		    read_address(f, chosen, "linux,initrd-end", &end) && end > start) {
 			out->initrd = hx_pa(start);
 			out->initrd_bytes = end - start;
 		}
@@ -480,7 +476,7 @@ const uint8_t *hx_fdt_property(const struct hx_fdt *f, const char *path, const c
 			path++;
 		}
 		if (*path == '\0') {
-			return find_property(f, node.properties, name, bytes);
+			return find_property(f, node.path[node.depth].properties, name, bytes);
 		}
 		/* Among its children: the exact one, or the only one that fits. */
 		struct walk w = node, found = {0};
@@ -490,7 +486,7 @@ const uint8_t *hx_fdt_property(const struct hx_fdt *f, const char *path, const c
 		while (!exact && next_node(f, &w) && w.depth > node.depth) {
 			const char *behind;
 			if (w.depth == node.depth + 1 &&
-			    fits(w.path[w.depth], path, &exact, &behind)) {
+			    fits(w.path[w.depth].name, path, &exact, &behind)) {
 				found = w;
 				rest = behind;
 				fitting++;

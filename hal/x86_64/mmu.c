@@ -29,6 +29,11 @@ static void fill_geometry(void)
 	if (!gib_pages) {
 		g.leaf_levels &= (uint8_t)~(1u << 2);
 	}
+	struct hx_x86_cpuid extended = hx_x86_cpuid_if_any(7);
+	bool smep = extended.ebx >> 7 & 1, smap = extended.ebx >> 20 & 1;
+	if (!smep || !smap) {
+		g.features &= ~HX_MMU_USER_GUARD;
+	}
 	hx_hal_geometry = g;
 }
 

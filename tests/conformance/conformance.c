@@ -208,7 +208,8 @@ struct block {
 
 static bool take_block(unsigned order, struct block *out)
 {
-	struct hx_pfn_result r = hx_frames_allocate(hx_test_machine()->frames, order, 0);
+	struct hx_pfn_result r =
+		hx_frames_allocate(hx_test_machine()->frames, order, HX_ALLOC_NO_PRESSURE);
 	*out = (struct block){r.value, order};
 	return r.status == HX_OK;
 }
@@ -399,6 +400,11 @@ HX_TEST(rights_matrix)
 		HX_REQUIRE_STATUS(map(va, b, flags), HX_OK);
 		for (unsigned how = 0; how < 9; how++) {
 			/* user, supervisor, supervisor with user access */
+			bool guards = (rights & 2) && how / 3 > 0 &&
+				      (how / 3 == 1 || how % 3 == HX_ACCESS_EXECUTE);
+			if (guards && !has_feature(HX_MMU_USER_GUARD)) {
+				continue; /* old machines let the kernel through, some half */
+			}
 			check_access(va, rights, (enum hx_access)(how % 3), how / 3 == 0,
 				     how / 3 == 2);
 		}

@@ -257,7 +257,7 @@ HX_TEST(four_cpus_map_protect_unmap_and_fault)
 
 /* ---- Rights taken and pages unmapped under running writers ---- */
 
-enum { TARGETS = 8, TAKES = 300 };
+enum { TARGETS = 8, TAKES = 60 };
 
 static unsigned stop;
 
@@ -268,15 +268,17 @@ static bool stopped(void)
 
 static void pause_a_little(void)
 {
-	for (unsigned i = 0; i < 20; i++) {
+	for (unsigned i = 0; i < 3; i++) {
 		hx_hal_relax();
 	}
 }
 
 static void write_without_end(unsigned cpu)
 {
-	for (uint64_t n = 1; !stopped(); n++) { /* refused or not */
-		(void)store(page_at(n % TARGETS) + cpu * 8, n);
+	for (uint64_t n = 1; !stopped(); n++) {
+		if (!store(page_at(n % TARGETS) + cpu * 8, n)) {
+			pause_a_little(); /* refused: leave the space's lock to others */
+		}
 	}
 }
 
@@ -327,7 +329,7 @@ static void unmap_under_writers(unsigned cpu)
 		write_without_end(cpu);
 		return;
 	}
-	for (unsigned i = 0; i < TAKES / 3; i++) {
+	for (unsigned i = 0; i < TAKES; i++) {
 		pause_a_little();
 		switch (i % 3) {
 		case 0:

@@ -644,8 +644,17 @@ static bool object_index(const struct descriptor *d, const void *p, unsigned *in
 	return *index < d->count && *index * (uint32_t)d->bytes == offset;
 }
 
-/* Move the oldest @n objects of @m to their slabs. The CPU's lock is held too. */
-static void flush(struct hx_heap_backend *b, struct size_class *c, struct magazine *m, uint64_t n)
+/* More empty slabs than the class is likely to want back soon. */
+static bool has_slack(const struct size_class *c)
+{
+	return c->empty_slabs > 4 + c->slabs / 2;
+}
+
+/*
+ * Move the oldest @n objects of @m to their slabs; true when the class has slack
+ * then. The CPU's lock is held.
+ */
+static bool flush(struct hx_heap_backend *b, struct size_class *c, struct magazine *m, uint64_t n)
 {
 	unsigned long irq = hx_lock_acquire(&c->lock);
 	for (uint64_t k = 0; k < n; k++) {
@@ -654,9 +663,11 @@ static void flush(struct hx_heap_backend *b, struct size_class *c, struct magazi
 		HX_ASSERT(d != NULL && object_index(d, m->objects[k], &i));
 		class_put(c, d, i);
 	}
+	bool slack = has_slack(c);
 	hx_lock_release(&c->lock, irq);
 	m->count -= n;
 	hx_memmove(m->objects, m->objects + n, m->count * sizeof m->objects[0]);
+	return slack;
 }
 
 static void refill(struct size_class *c, struct magazine *m)
@@ -734,13 +745,6 @@ static uint64_t class_release(struct hx_heap_backend *b, struct size_class *c, u
 		descriptor_put(b, batch[i]);
 	}
 	return frames;
-}
-
-/* More empty slabs than the class is likely to want back soon. */
-static bool has_slack(const struct size_class *c)
-{
-	return __atomic_load_n(&c->empty_slabs, __ATOMIC_RELAXED) >
-	       4 + __atomic_load_n(&c->slabs, __ATOMIC_RELAXED) / 2;
 }
 
 /* Give this CPU its magazines; without the memory for them it goes on without. */
@@ -957,21 +961,24 @@ static bool is_own_size(const struct descriptor *d, uint64_t bytes)
 	return class_of(bytes) == d->size_class;
 }
 
-/* Into this CPU's magazine, or to the slab when the CPU has none. */
-static void put_cached(struct hx_heap_backend *b, struct cpu *cpu, struct size_class *c,
+/*
+ * Into this CPU's magazine, or to the slab when the CPU has none; true when the
+ * class was found to have slack.
+ */
+static bool put_cached(struct hx_heap_backend *b, struct cpu *cpu, struct size_class *c,
 		       struct descriptor *d, unsigned i)
 {
 	if (cpu->magazines == NULL) {
 		unsigned long irq = hx_lock_acquire(&c->lock);
 		class_put(c, d, i);
+		bool slack = has_slack(c);
 		hx_lock_release(&c->lock, irq);
-		return;
+		return slack;
 	}
 	struct magazine *m = &cpu->magazines->of[d->size_class];
-	if (m->count == c->capacity) {
-		flush(b, c, m, (c->capacity + 1u) / 2);
-	}
+	bool slack = m->count == c->capacity && flush(b, c, m, (c->capacity + 1u) / 2);
 	m->objects[m->count++] = d->base + (size_t)i * c->bytes;
+	return slack;
 }
 
 hx_status hx_heap_slab_free(struct hx_heap_backend *b, void *p, size_t bytes, size_t *usable)
@@ -1004,9 +1011,9 @@ hx_status hx_heap_slab_free(struct hx_heap_backend *b, void *p, size_t bytes, si
 	}
 
 	struct size_class *c = &slab_of(b)->control->classes[d->size_class];
-	put_cached(b, cpu, c, d, i);
+	bool slack = put_cached(b, cpu, c, d, i);
 	leave(cpu, irq);
-	if (has_slack(c)) {
+	if (slack) {
 		class_release(b, c, 1);
 	}
 	return HX_OK;

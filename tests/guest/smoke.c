@@ -296,13 +296,19 @@ static bool all_read(unsigned cpus, uint64_t value)
 
 static void check_cpus(void)
 {
-	unsigned named = 0, cpus = hx_platform_start_cpus(NULL);
+	/* As stage 3: the boot CPU first. */
+	static struct hx_system sys;
 	uint32_t at = 0;
 	struct hx_cpu_info c;
-	while (hx_hal_cpu_next(&at, &c)) {
-		named++;
+	while (sys.cpu_count < HX_CPUS_MAX && hx_hal_cpu_next(&at, &c)) {
+		sys.cpus[sys.cpu_count++] = c;
+		if (c.boot) {
+			sys.cpus[sys.cpu_count - 1] = sys.cpus[0];
+			sys.cpus[0] = c;
+		}
 	}
-	check(cpus == named, "%u CPUs run of %u named", cpus, named);
+	unsigned cpus = hx_platform_start_cpus(&sys);
+	check(cpus == sys.cpu_count, "%u CPUs run of %u named", cpus, sys.cpu_count);
 	note_id(NULL);
 	each(cpus, note_id);
 	check(ids_seen == (cpus == 64 ? UINT64_MAX : (UINT64_C(1) << cpus) - 1),
@@ -370,6 +376,7 @@ void hx_main(void)
 	hx_log("%s, %llu %s since power on", hx_platform_name,
 	       (unsigned long long)hx_platform_ticks(), hx_platform_tick_unit);
 	test_va = HX_GIB(1);
+	hx_hal_mmu_init(); /* hx_boot() begins with it */
 	check_memory_map();
 	build_table();
 	check(true, "a page table of our own");

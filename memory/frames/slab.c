@@ -221,7 +221,7 @@ uint64_t hx_frames_slab_metadata_bytes(uint64_t base, uint64_t span_frames)
 hx_status hx_frames_slab_init(struct hx_frame_allocator *a)
 {
 	uint64_t need = hx_frames_slab_metadata_bytes(a->base, a->span_frames);
-	if (!a->backing || a->backing->base != a->base ||
+	if (!a->backing || !hx_frame_may_back(a->backing->trait) || a->backing->base != a->base ||
 	    a->backing->span_frames != a->span_frames) {
 		return HX_INVALID_ARGUMENT;
 	}

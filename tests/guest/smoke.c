@@ -236,12 +236,9 @@ static bool expected(uint64_t flags, enum hx_access access, bool user)
 static void check_probe_matrix(bool interrupts)
 {
 	static const uint64_t kinds[] = {
-		HX_PAGE_KERNEL_READ | HX_PAGE_NO_EXECUTE,
-		HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE,
-		HX_PAGE_KERNEL_CODE,
-		HX_PAGE_USER_READ | HX_PAGE_NO_EXECUTE,
-		HX_PAGE_USER_WRITE | HX_PAGE_NO_EXECUTE,
-		HX_PAGE_USER_CODE,
+		HX_PAGE_KERNEL_READ | HX_PAGE_NO_EXECUTE,  HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE,
+		HX_PAGE_KERNEL_CODE,			   HX_PAGE_USER_READ | HX_PAGE_NO_EXECUTE,
+		HX_PAGE_USER_WRITE | HX_PAGE_NO_EXECUTE, HX_PAGE_USER_CODE,
 	};
 	unsigned wrong = 0, done = 0;
 	hx_memcpy(frames[0], hx_platform_return_code, hx_platform_return_code_bytes);

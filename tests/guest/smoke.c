@@ -294,6 +294,7 @@ static void check_probe_nowhere(void)
 
 /* ---- Other CPUs ---- */
 
+enum { CPUS = 8 }; /* that boards start at most */
 static uint64_t ids_seen;
 static uint64_t values[HX_CPUS_MAX];
 

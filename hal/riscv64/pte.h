@@ -41,7 +41,8 @@ static inline struct hx_geometry hx_pte_geometry(unsigned levels)
 		.asid_bits = 0,
 		.leaf_levels = (uint8_t)((1u << levels) - 1),
 		.bits = {9, 9, 9, 9, 9},
-		.features = HX_MMU_NEGATIVE_CACHING | HX_MMU_HARDWARE_AD | HX_MMU_NO_EXECUTE,
+		.features = HX_MMU_NEGATIVE_CACHING | HX_MMU_HARDWARE_AD | HX_MMU_NO_EXECUTE |
+			    HX_MMU_USER_GUARD,
 	};
 }
 

@@ -34,7 +34,7 @@
 	(HX_X86_P | HX_X86_W | HX_X86_U | HX_X86_PWT | HX_X86_PCD | HX_X86_A | HX_X86_D |          \
 	 HX_X86_G | HX_X86_NX)
 
-/* Geometry for 4 or 5 levels; leaf_levels and pa_bits are narrowed by CPUID. */
+/* Geometry for 4 or 5 levels; leaf_levels, pa_bits and features are narrowed by CPUID. */
 static inline struct hx_geometry hx_pte_geometry(unsigned levels)
 {
 	return (struct hx_geometry){
@@ -45,7 +45,7 @@ static inline struct hx_geometry hx_pte_geometry(unsigned levels)
 		.asid_bits = 0,
 		.leaf_levels = 0x7,
 		.bits = {9, 9, 9, 9, 9},
-		.features = HX_MMU_HARDWARE_AD | HX_MMU_NO_EXECUTE,
+		.features = HX_MMU_HARDWARE_AD | HX_MMU_NO_EXECUTE | HX_MMU_USER_GUARD,
 	};
 }
 

@@ -209,11 +209,19 @@ static void read_cpus(struct hx_system *sys)
 	}
 }
 
-/* The image is the kernel's and frame 0 nobody's, whatever firmware says. */
+/*
+ * Whatever firmware says: the image is the kernel's, frame 0 nobody's, and what
+ * the MMU cannot address does not exist.
+ */
 static hx_status protect_own(struct hx_system *sys, const struct hx_boot_args *args)
 {
+	uint64_t top = UINT64_C(1) << hx_hal_geometry.pa_bits;
 	struct hx_memory_range frame0 = {hx_pa(0), HX_FRAME_BYTES, HX_MEMORY_RESERVED, 0};
+	struct hx_memory_range beyond = {hx_pa(top), -top, HX_MEMORY_RESERVED, 0};
 	hx_status s = hx_memmap_add(&sys->map, frame0);
+	if (s == HX_OK && hx_memmap_ram_end(&sys->map).v > top) {
+		s = hx_memmap_add(&sys->map, beyond);
+	}
 	for (unsigned i = 0; s == HX_OK && i < args->section_count; i++) {
 		const struct hx_image_section *p = &args->sections[i];
 		const struct hx_memory_range *in = hx_memmap_find(&sys->map, p->pa);
@@ -312,19 +320,19 @@ static hx_status prepare_windows(struct hx_system *sys, const struct hx_boot_arg
 	return s;
 }
 
-/* RAM that the boot window did not reach is mapped now: it may be handed out. */
+/* RAM that the boot window did not reach is mapped now, or HIGH: it may be handed out. */
 static hx_status donate_high_memory(struct hx_system *sys)
 {
+	uint64_t window = lower(hx_hal_boot_window_bytes, sys->direct_bytes) >> HX_FRAME_SHIFT;
 	for (unsigned i = 0; i < sys->map.count; i++) {
 		const struct hx_memory_range *r = &sys->map.regions[i];
-		uint64_t start = r->base.v, end = r->base.v + r->bytes;
-		uint64_t window = lower(hx_hal_boot_window_bytes, sys->direct_bytes);
-		start = start > window ? start : window;
-		if (r->type != HX_MEMORY_RAM || start >= end) {
+		uint64_t first = hx_pa_to_pfn(r->base).v;
+		uint64_t end = first + (r->bytes >> HX_FRAME_SHIFT);
+		first = first > window ? first : window;
+		if (r->type != HX_MEMORY_RAM || first >= end) {
 			continue;
 		}
-		hx_status s = hx_frames_donate(&sys->frames, hx_pa_to_pfn(hx_pa(start)),
-					       (end - start) >> HX_FRAME_SHIFT);
+		hx_status s = hx_frames_donate(&sys->frames, hx_pfn(first), end - first);
 		if (s != HX_OK) {
 			return s;
 		}

@@ -36,7 +36,7 @@ static void put_text(struct sink *s, const char *text, size_t n, int width, bool
 
 struct conversion {
 	int width;
-	int precision; /* -1: none */
+	int precision; /* -1: none, -2: the next argument */
 	bool left, zero;
 	int longs; /* l: 1, ll: 2, z: 1 (size_t is a long on every port) */
 };
@@ -71,7 +71,7 @@ static size_t bounded_length(const char *text, int precision)
 	return n;
 }
 
-static const char *parse_conversion(const char *f, struct conversion *c, va_list *list)
+static const char *parse_conversion(const char *f, struct conversion *c)
 {
 	*c = (struct conversion){.precision = -1};
 	for (;; f++) {
@@ -90,8 +90,8 @@ static const char *parse_conversion(const char *f, struct conversion *c, va_list
 		f++;
 		c->precision = 0;
 		if (*f == '*') {
-			c->precision = va_arg(*list, int);
 			f++;
+			c->precision = -2;
 		}
 		for (; *f >= '0' && *f <= '9'; f++) {
 			c->precision = c->precision * 10 + (*f - '0');
@@ -114,7 +114,10 @@ int hx_format_list(char *out, size_t size, const char *format, va_list arguments
 			continue;
 		}
 		struct conversion c;
-		f = parse_conversion(f + 1, &c, &list);
+		f = parse_conversion(f + 1, &c);
+		if (c.precision == -2) {
+			c.precision = va_arg(list, int);
+		}
 		if (*f == '\0') {
 			break;
 		}

@@ -225,22 +225,38 @@ hx_status hx_frames_bitmap_init(struct hx_frame_allocator *a)
 	return HX_OK;
 }
 
+static bool holes(const struct hx_frame_allocator *a, uint64_t first, uint64_t count)
+{
+	for (uint64_t n; count > 0; first += n, count -= n) {
+		const struct cell *c = cell_of(a, first);
+		uint64_t mask = hx_frame_word_mask(first, count, &n);
+		if ((~c->taken & c->end & mask) != mask) {
+			return false;
+		}
+	}
+	return true;
+}
+
+bool hx_frames_bitmap_holes(const struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
+{
+	if (!hx_frame_in_span(a, first.v, count)) {
+		return false;
+	}
+	unsigned long irq = hx_frame_lock(a);
+	bool all = holes(a, first.v, count);
+	hx_frame_unlock(a, irq);
+	return all;
+}
+
 hx_status hx_frames_bitmap_add(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
 {
 	if (!hx_frame_in_span(a, first.v, count)) {
 		return HX_INVALID_ARGUMENT;
 	}
-	hx_status status = HX_OK;
-	uint64_t n;
 	unsigned long irq = hx_frame_lock(a);
-	for (uint64_t f = first.v, left = count; left > 0; f += n, left -= n) {
-		const struct cell *c = cell_of(a, f);
-		uint64_t mask = hx_frame_word_mask(f, left, &n);
-		if ((~c->taken & c->end & mask) != mask) {
-			status = HX_INVALID_ARGUMENT;
-		}
-	}
-	if (status == HX_OK) {
+	bool all = holes(a, first.v, count);
+	if (all) {
+		uint64_t n;
 		for (uint64_t f = first.v, left = count; left > 0; f += n, left -= n) {
 			cell_of(a, f)->end &= ~hx_frame_word_mask(f, left, &n);
 		}
@@ -248,7 +264,7 @@ hx_status hx_frames_bitmap_add(struct hx_frame_allocator *a, struct hx_pfn first
 		hx_frame_note_added(a, count);
 	}
 	hx_frame_unlock(a, irq);
-	return status;
+	return all ? HX_OK : HX_INVALID_ARGUMENT;
 }
 
 struct hx_pfn_result hx_frames_bitmap_allocate(struct hx_frame_allocator *a, unsigned order,
@@ -288,8 +304,11 @@ hx_status hx_frames_bitmap_reserve(struct hx_frame_allocator *a, struct hx_pfn f
 hx_status hx_frames_bitmap_free_run(struct hx_frame_allocator *a, struct hx_pfn first,
 				    uint64_t count)
 {
+	if (count == 0) {
+		return HX_INVALID_SIZE;
+	}
 	unsigned long irq = hx_frame_lock(a);
-	uint64_t length;
+	uint64_t length = 0;
 	hx_status status = block_at(a, first.v, &length);
 	if (status == HX_OK && length != count) {
 		status = HX_WRONG_SIZE_FREE;

@@ -188,6 +188,17 @@ hx_status hx_frames_bump_init(struct hx_frame_allocator *a)
 	return HX_OK;
 }
 
+bool hx_frames_bump_holes(const struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
+{
+	if (!hx_frame_in_span(a, first.v, count)) {
+		return false;
+	}
+	unsigned long irq = hx_frame_lock(a);
+	bool all = !overlaps(&bump_of(a)->managed, first.v, first.v + count);
+	hx_frame_unlock(a, irq);
+	return all;
+}
+
 /* OUT_OF_MEMORY when the extents are too many for the tables. */
 hx_status hx_frames_bump_add(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
 {

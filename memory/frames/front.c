@@ -188,34 +188,58 @@ static hx_status init_zones(struct hx_frames *f, unsigned char *metadata)
 	return HX_OK;
 }
 
-static hx_status add_ram(struct hx_frames *f, const struct hx_memmap *map)
+/* Zone of frame @first, and the frames of [first, end) that are in its span. */
+static struct hx_zone *piece_of(struct hx_frames *f, struct hx_pfn first, uint64_t end,
+				uint64_t *count)
+{
+	struct hx_zone *z = hx_frames_zone_of(f, first);
+	if (z) {
+		*count = (zone_end(z) < end ? zone_end(z) : end) - first.v;
+	}
+	return z;
+}
+
+/* Make [first, end), all of it in spans, free. */
+static hx_status give(struct hx_frames *f, struct hx_pfn first, uint64_t end)
+{
+	hx_status status = HX_OK;
+	while (status == HX_OK && first.v < end) {
+		uint64_t n = 0;
+		const struct hx_zone *z = piece_of(f, first, end, &n);
+		HX_ASSERT(z);
+		status = z->front->trait->add(z->front, first, n);
+		first.v += n;
+	}
+	return status;
+}
+
+/* RAM below @limit. */
+static hx_status add_ram(struct hx_frames *f, const struct hx_memmap *map, uint64_t limit)
 {
 	for (unsigned i = 0; i < map->count; i++) {
 		uint64_t first, end;
-		if (map->regions[i].type != HX_MEMORY_RAM) {
+		frames_of(&map->regions[i], &first, &end);
+		end = end < limit ? end : limit;
+		if (map->regions[i].type != HX_MEMORY_RAM || first >= end) {
 			continue;
 		}
-		frames_of(&map->regions[i], &first, &end);
-		while (first < end) {
-			struct hx_zone *z = hx_frames_zone_of(f, hx_pfn(first));
-			HX_ASSERT(z);
-			uint64_t stop = zone_end(z) < end ? zone_end(z) : end;
-			hx_status status =
-				z->front->trait->add(z->front, hx_pfn(first), stop - first);
-			if (status != HX_OK) {
-				return status;
-			}
-			first = stop;
+		hx_status status = give(f, hx_pfn(first), end);
+		if (status != HX_OK) {
+			return status;
 		}
 	}
 	return hx_frames_total_frames(f) > 0 ? HX_OK : HX_OUT_OF_MEMORY;
 }
 
+/* Frame that a limit of the configuration names; 0 stands for none. */
+static uint64_t limit_frame(struct hx_pa limit)
+{
+	return limit.v != 0 ? limit.v / HX_FRAME_BYTES : HX_FRAMES_END;
+}
+
 static hx_status build(struct hx_frames *f, const struct hx_frames_config *c, struct hx_memmap *map)
 {
-	uint64_t direct_end =
-		c->direct_limit.v != 0 ? c->direct_limit.v / HX_FRAME_BYTES : HX_FRAMES_END;
-	hx_status status = shape_zones(f, map, direct_end);
+	hx_status status = shape_zones(f, map, limit_frame(c->direct_limit));
 	if (status != HX_OK) {
 		return status;
 	}
@@ -236,18 +260,18 @@ static hx_status build(struct hx_frames *f, const struct hx_frames_config *c, st
 	struct hx_pa_result metadata =
 		hx_memmap_take(map, bytes, HX_FRAME_BYTES, c->metadata_limit);
 	if (metadata.status != HX_OK) {
-		hx_log("[hx:frames] no room for %llu KiB of metadata", (unsigned long long)bytes >> 10);
+		hx_log("[hx:frames] no room for %llu KiB of metadata", (unsigned long long)(bytes + 1023) >> 10);
 		return metadata.status;
 	}
 	status = init_zones(f, hx_ptr(metadata.value));
-	return status == HX_OK ? add_ram(f, map) : status;
+	return status == HX_OK ? add_ram(f, map, limit_frame(c->free_limit)) : status;
 }
 
 hx_status hx_frames_init(struct hx_frames *f, const struct hx_frames_config *c,
 			 struct hx_memmap *map)
 {
 	if (!f || !c || !map || !c->physical ||
-	    (needs_backing(c->physical) && (!c->backing || needs_backing(c->backing)))) {
+	    (needs_backing(c->physical) && !hx_frame_may_back(c->backing))) {
 		return HX_INVALID_ARGUMENT;
 	}
 	*f = (struct hx_frames){.zone_count = 0};
@@ -303,14 +327,29 @@ hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind kind, uint32
 
 hx_status hx_frames_donate(struct hx_frames *f, struct hx_pfn first, uint64_t count)
 {
+	uint64_t end;
 	if (count == 0) {
 		return HX_INVALID_SIZE;
 	}
-	struct hx_zone *z = hx_frames_zone_of(f, first);
-	if (!z || first.v == 0 || !hx_frame_in_span(&z->allocator, first.v, count)) {
+	if (first.v == 0 || __builtin_add_overflow(first.v, count, &end)) {
 		return HX_INVALID_ADDRESS;
 	}
-	return z->front->trait->add(z->front, first, count);
+	hx_status status = HX_OK;
+	for (struct hx_pfn at = first; at.v < end;) {
+		uint64_t n = 0;
+		const struct hx_zone *z = piece_of(f, at, end, &n);
+		if (!z) {
+			return HX_INVALID_ADDRESS;
+		}
+		if (!z->front->trait->holes(z->front, at, n)) {
+			status = HX_INVALID_ARGUMENT;
+		}
+		at.v += n;
+	}
+	if (status != HX_OK) {
+		return status;
+	}
+	return give(f, first, end);
 }
 
 /* ---- Requests ---- */

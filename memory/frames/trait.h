@@ -18,6 +18,8 @@
 	hx_status hx_frames_##t##_init(struct hx_frame_allocator *a);                              \
 	hx_status hx_frames_##t##_add(struct hx_frame_allocator *a, struct hx_pfn first,           \
 				      uint64_t count);                                             \
+	bool hx_frames_##t##_holes(const struct hx_frame_allocator *a, struct hx_pfn first,        \
+				   uint64_t count);                                                \
 	struct hx_pfn_result hx_frames_##t##_allocate(struct hx_frame_allocator *a,                \
 						      unsigned order,                              \
 						      const struct hx_frame_constraint *c);        \
@@ -44,6 +46,7 @@
 		.metadata_bytes = hx_frames_##t##_metadata_bytes,                                  \
 		.init = hx_frames_##t##_init,                                                      \
 		.add = hx_frames_##t##_add,                                                        \
+		.holes = hx_frames_##t##_holes,                                                    \
 		.allocate = hx_frames_##t##_allocate,                                              \
 		.allocate_run = hx_frames_##t##_allocate_run,                                      \
 		.reserve = hx_frames_##t##_reserve,                                                \
@@ -84,6 +87,22 @@ HX_FRAME_TRAIT_DECLARE(slab);
 #else
 #define HX_FRAME_CALL(a, operation, ...) ((a)->trait->operation(__VA_ARGS__))
 #endif
+
+/* What may stand under slab: a trait that takes frames back one by one. */
+static inline bool hx_frame_may_back(const struct hx_frame_trait *trait)
+{
+#ifdef HX_BUILTIN_FRAMES_BUMP
+	if (trait == &hx_frames_bump) {
+		return false;
+	}
+#endif
+#ifdef HX_BUILTIN_FRAMES_SLAB
+	if (trait == &hx_frames_slab) {
+		return false;
+	}
+#endif
+	return trait != NULL;
+}
 
 static inline struct hx_pfn_result hx_frame_found(uint64_t frame)
 {

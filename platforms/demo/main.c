@@ -57,6 +57,39 @@ static void show_statistics(void)
 	stat("boot.bump_donated_bytes", demo_system.bump_donated_bytes);
 }
 
+/* Who holds frames for longer than an act. */
+struct holdings {
+	uint64_t free, heap, database;
+};
+
+static struct holdings count_holdings(void)
+{
+	struct hx_heap_stats h;
+	/* What the heap and the magazines keep for the next request comes back first. */
+	(void)hx_heap_shrink(&demo_system.heap);
+	hx_frames_drain(&demo_system.frames);
+	hx_heap_stats(&demo_system.heap, &h);
+	return (struct holdings){
+		.free = hx_frames_free_frames(&demo_system.frames),
+		.heap = h.managed_bytes >> HX_FRAME_SHIFT,
+		.database = demo_system.framedb.sections_live,
+	};
+}
+
+/* The acts gave everything back; only the heap and the frame database may have grown. */
+static void check_nothing_leaked(const struct holdings *before)
+{
+	enum { SECTION_FRAMES = 128 }; /* 32768 entries of 16 bytes */
+	struct holdings after = count_holdings();
+	uint64_t database = (after.database - before->database) * SECTION_FRAMES;
+	hx_log("frames free before and after the acts:");
+	demo_result(before->free + before->heap == after.free + after.heap + database,
+		    "%llu and %llu; the heap holds %llu and %llu, the frame database took %llu",
+		    (unsigned long long)before->free, (unsigned long long)after.free,
+		    (unsigned long long)before->heap, (unsigned long long)after.heap,
+		    (unsigned long long)database);
+}
+
 static void check_everything(void)
 {
 	hx_log("validators:");
@@ -105,17 +138,12 @@ void hx_main(void)
 	demo_draw_memory();
 	demo_show_choices();
 
-	uint64_t free_before = hx_frames_free_frames(&demo_system.frames);
+	struct holdings before = count_holdings();
 	for (unsigned i = 0; i < HX_ARRAY_LENGTH(acts); i++) {
 		hx_log("act %u: %s", i + 1, acts[i].title);
 		acts[i].play();
 	}
-	/* What the heap keeps in its caches comes back first. */
-	(void)hx_heap_shrink(&demo_system.heap);
-	hx_frames_drain(&demo_system.frames);
-	uint64_t free_after = hx_frames_free_frames(&demo_system.frames);
-	hx_log("frames free: %llu before the acts, %llu after",
-	       (unsigned long long)free_before, (unsigned long long)free_after);
+	check_nothing_leaked(&before);
 	check_everything();
 	show_statistics();
 	if (demo_failures() == 0) {

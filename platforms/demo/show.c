@@ -22,10 +22,10 @@ void demo_show_map(const char *title, const struct hx_memmap *map)
 	       ull(hx_memmap_total(map, HX_MEMORY_INITRD) >> 10));
 }
 
-/* What a cell of the drawing can be made of; the first one present wins. */
-enum ink { INK_IMAGE, INK_BUMP, INK_TABLES, INK_HEAP, INK_OTHER, INK_FREE, INK_HOLE, INKS };
+/* What a cell of the drawing can be made of; the first one present wins: rare before common. */
+enum ink { INK_BUMP, INK_TABLES, INK_HEAP, INK_IMAGE, INK_OTHER, INK_FREE, INK_HOLE, INKS };
 
-static const char ink_letter[INKS] = {'K', 'b', 'T', 'h', 'r', '.', ' '};
+static const char ink_letter[INKS] = {'b', 'T', 'h', 'K', 'r', '.', ' '};
 
 /* Physical address of an address in the image; 0 when no section maps it. */
 static uint64_t image_pa(uintptr_t va)
@@ -64,12 +64,12 @@ static enum ink ink_of_frame(uint64_t pa, uint64_t arena, uint64_t arena_end)
 
 /*
  * Each region of RAM and what touches it, a row of at most 64 cells; a cell
- * shows the rarest thing found among up to 64 frames sampled in it, at every
- * frame when the cell is that small.
+ * shows the rarest thing found in it. Cells of more than SAMPLES frames are
+ * sampled, so that a terabyte is drawn as fast as a gigabyte.
  */
 static void draw_row(uint64_t start, uint64_t end, uint64_t arena, uint64_t arena_end)
 {
-	enum { CELLS = 64, SAMPLES = 512 };
+	enum { CELLS = 64, SAMPLES = 4096 };
 	char row[CELLS + 1];
 	uint64_t frames = (end - start) >> HX_FRAME_SHIFT;
 	unsigned cells = frames < CELLS ? (unsigned)frames : CELLS;
@@ -101,11 +101,15 @@ void demo_draw_memory(void)
 	const struct hx_memmap *map = &demo_system.map;
 	for (unsigned i = 0; i < map->count;) {
 		uint64_t start = map->regions[i].base.v, end = start;
-		/* Regions that touch share a row. */
+		bool ram = false;
+		/* Regions that touch share a row; one without RAM is not drawn. */
 		for (; i < map->count && map->regions[i].base.v == end; i++) {
 			end += map->regions[i].bytes;
+			ram = ram || map->regions[i].type == HX_MEMORY_RAM;
 		}
-		draw_row(start, end, arena, arena_end);
+		if (ram) {
+			draw_row(start, end, arena, arena_end);
+		}
 	}
 }
 

@@ -516,6 +516,9 @@ HX_TEST(acpi_of_a_q35_with_two_nodes)
 	HX_CHECK_EQUAL(hx_acpi_node_of(&a, hx_pa(HX_MIB(128))), 1);
 	HX_CHECK_EQUAL(hx_acpi_node_of(&a, hx_pa(HX_MIB(512) - 1)), 1);
 	HX_CHECK_EQUAL(hx_acpi_node_of(&a, hx_pa(HX_MIB(512))), 0);
+	HX_CHECK_EQUAL(hx_acpi_node_end(&a, hx_pa(HX_MIB(1))), HX_MIB(128));
+	HX_CHECK_EQUAL(hx_acpi_node_end(&a, hx_pa(HX_MIB(128))), HX_MIB(512));
+	HX_CHECK_EQUAL(hx_acpi_node_end(&a, hx_pa(HX_MIB(512))), UINT64_MAX);
 	/* The same RSDP is found where BIOSes put it. */
 	struct hx_pa found;
 	HX_CHECK(hx_acpi_find_rsdp(memory_access(&memory), &found));
@@ -749,6 +752,9 @@ HX_TEST(acpi_nodes)
 		HX_CHECK_EQUAL(hx_acpi_node_of(&a, hx_pa(HX_GIB(1))), 0);
 		HX_CHECK_EQUAL(hx_acpi_node_of(&a, hx_pa(UINT64_MAX)),
 			       revision == 1 ? 7 : 0x10000007);
+		HX_CHECK_EQUAL(hx_acpi_node_end(&a, hx_pa(0)), HX_GIB(1));
+		HX_CHECK_EQUAL(hx_acpi_node_end(&a, hx_pa(HX_GIB(1))), UINT64_MAX - 0xfff);
+		HX_CHECK_EQUAL(hx_acpi_node_end(&a, hx_pa(UINT64_MAX)), UINT64_MAX);
 		/* A broken SRAT is no SRAT. */
 		s[9]++;
 		HX_REQUIRE(read_acpi(&a, 0xe1230));

@@ -54,6 +54,7 @@ enum { HX_LEVELS_MAX = 5 };
 #define HX_MMU_BROADCAST         (1u << 3) /* tlb_broadcast reaches other CPUs by itself */
 #define HX_MMU_NO_EXECUTE        (1u << 4) /* NO_EXECUTE is enforced */
 #define HX_MMU_EXECUTE_ONLY      (1u << 5) /* executable without readable exists */
+#define HX_MMU_USER_GUARD        (1u << 6) /* kernel mode: no USER code, data by user_access */
 
 /*
  * Level 0 is the table whose entries map single pages; the root is level
@@ -104,9 +105,8 @@ enum hx_pte_kind {
  * [inline] void hx_hal_pte_store(hx_pte *p, hx_pte e);          release
  * [inline] hx_pte hx_hal_pte_exchange(hx_pte *p, hx_pte e);     acquire-release
  * [inline] bool hx_hal_pte_update(hx_pte *p, hx_pte *expected, hx_pte desired);
- *     compare and exchange; false: *expected holds what stood there. Lost
- *     ACCESSED and DIRTY bits are impossible when live leaves change only by
- *     exchange and update
+ *     compare and exchange; false: *expected holds what stood there. Live leaves
+ *     change only by exchange and update: no ACCESSED or DIRTY bit is lost
  * [inline] void hx_hal_pt_publish(void);
  *     after a batch of EMPTY or SOFT -> valid stores: makes them visible to
  *     this CPU's walker (a fence where absence may be cached, else nothing)
@@ -203,7 +203,7 @@ struct hx_fault {
 	struct hx_va pc;
 	enum hx_access access;
 	enum hx_fault_cause cause;
-	bool user; /* the CPU ran in user mode */
+	bool user, user_access; /* the CPU was in user mode; else: could touch USER pages */
 };
 
 /* [inline] unsigned hx_hal_cpu_id(void);        logical, 0..HX_CPUS_MAX-1
@@ -234,7 +234,10 @@ extern uint64_t hx_hal_boot_window_bytes;
 
 /* ---- Upcalls: portable code defines them, ports and platforms call them ---- */
 
-/** @return true when the fault is resolved and the access is to be retried. */
+/**
+ * @return true when the fault is resolved and the access is to be retried; also
+ *         when it was spurious (the CPU had cached fewer rights, or absence)
+ */
 bool hx_upcall_fault(const struct hx_fault *fault);
 
 /** Runs the pending invalidations of this CPU; interrupts are off. */

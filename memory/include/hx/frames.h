@@ -39,7 +39,8 @@ enum hx_zone_kind {
 struct hx_frame_constraint {
 	struct hx_pfn lowest;    /* first frame allowed */
 	struct hx_pfn limit;     /* first frame not allowed; 0: none */
-	uint64_t align_frames;   /* of the physical frame number; a power of two; 0: natural */
+	/* Of the physical frame number; a power of two. 0: a block's own size, 1 for runs. */
+	uint64_t align_frames;
 	uint64_t boundary_frames; /* the block crosses no multiple of it; power of two; 0: none */
 };
 
@@ -49,9 +50,10 @@ struct hx_frame_stats {
 	uint64_t cached_frames; /* of the free ones, in per-CPU magazines */
 	uint64_t allocations;
 	uint64_t frees;
-	uint64_t failures;      /* requests refused for want of memory */
+	uint64_t failures;      /* requests that a zone refused for want of memory */
 	uint64_t refused_frees; /* double, foreign, wrong-order */
-	uint64_t free_blocks[HX_ORDER_MAX + 1]; /* maximal free aligned blocks by order */
+	/* Maximal free aligned blocks by order; cached frames count as single ones. */
+	uint64_t free_blocks[HX_ORDER_MAX + 1];
 	uint64_t metadata_bytes;
 };
 
@@ -62,16 +64,30 @@ struct hx_frame_allocator;
  * init every frame of the span is a hole; add() makes frames free. All calls
  * are IRQ-safe, take the instance's lock, never sleep; validate and stats may
  * be O(span).
+ *
+ * An allocation is its first frame and its length: 2^order frames may be freed
+ * as a block or as a run, whichever way they came. Wrong frees, which change
+ * nothing: DOUBLE_FREE, the frame is free; FOREIGN_FREE, no allocation starts
+ * there (outside, a hole, inside another one); WRONG_SIZE_FREE, one of another
+ * length does. A trait that never frees (bump) says NOT_SUPPORTED to the rest.
+ *
+ * INVALID_SIZE for an order above HX_ORDER_MAX and for no frames;
+ * INVALID_ARGUMENT for a constraint whose alignment or boundary is no power of
+ * two or whose boundary is smaller than the block; OUT_OF_MEMORY otherwise.
  */
 struct hx_frame_trait {
 	const char *name;
 
-	/** Bytes of metadata for a span; the caller supplies them, 64-byte aligned. */
+	/** Bytes of metadata for a span; the caller supplies them, 64-byte aligned. 0: no such
+	 *  span, it is empty or reaches beyond 64-bit addresses. */
 	uint64_t (*metadata_bytes)(uint64_t base, uint64_t span_frames);
 	/** @p a->base, span_frames, metadata, backing are set; the rest is zero. */
 	hx_status (*init)(struct hx_frame_allocator *a);
-	/** Make [first, first+count) free; INVALID_ARGUMENT unless all are holes in the span. */
+	/** Make [first, first+count) free; INVALID_ARGUMENT unless all are holes in the span;
+	 *  OUT_OF_MEMORY when bump has too many pieces. */
 	hx_status (*add)(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count);
+	/** All of these are holes of the span: add() would take them. */
+	bool (*holes)(const struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count);
 
 	/** A naturally aligned block of 2^order frames; @p c may be NULL. */
 	struct hx_pfn_result (*allocate)(struct hx_frame_allocator *a, unsigned order,
@@ -79,12 +95,12 @@ struct hx_frame_trait {
 	/** @p count contiguous frames, any length; @p c may be NULL. */
 	struct hx_pfn_result (*allocate_run)(struct hx_frame_allocator *a, uint64_t count,
 					     const struct hx_frame_constraint *c);
-	/** Exactly these frames; ALREADY_MAPPED unless all are free. Freed by free_run. */
+	/** Exactly these frames, as one allocation; ALREADY_MAPPED unless all are free. */
 	hx_status (*reserve)(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count);
 
-	/** Free what allocate(order) gave: DOUBLE_FREE, FOREIGN_FREE, WRONG_SIZE_FREE. */
+	/** Free an allocation of 2^order frames, whole. */
 	hx_status (*free)(struct hx_frame_allocator *a, struct hx_pfn first, unsigned order);
-	/** Free what allocate_run or reserve gave, whole. */
+	/** Free an allocation of @p count frames, whole. */
 	hx_status (*free_run)(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count);
 	/** Frames of the block or run that starts at @p first; FOREIGN_FREE if none does,
 	 *  DOUBLE_FREE if it is free. */
@@ -150,7 +166,7 @@ struct hx_frames {
 
 struct hx_frames_config {
 	const struct hx_frame_trait *physical;
-	const struct hx_frame_trait *backing; /* under slab, else ignored */
+	const struct hx_frame_trait *backing; /* under slab: one that frees; else ignored */
 	struct hx_pa direct_limit; /* RAM at and above it is HIGH; 0: none is */
 	struct hx_pa metadata_limit; /* metadata lies below it (the boot window) */
 	/**
@@ -162,16 +178,25 @@ struct hx_frames_config {
 
 /**
  * Build zones over every RAM region of @p map; metadata is carved out of the map
- * with hx_memmap_take() first.
+ * with hx_memmap_take() first. Spans hold the image and the initrd as well, which
+ * may be donated later. Frame 0 is never handed out.
  * @return HX_OK; OUT_OF_MEMORY (no RAM, or no room for metadata);
- *         INVALID_ARGUMENT (trait missing, slab without backing)
+ *         INVALID_ARGUMENT (trait missing, slab over none, bump or itself);
+ *         NOT_SUPPORTED (more than HX_ZONES_MAX zones, logged); unless HX_OK, *f
+ *         has no zone
+ * Context: boot, alone
  */
 HX_NODISCARD hx_status hx_frames_init(struct hx_frames *f, const struct hx_frames_config *c,
 				      struct hx_memmap *map);
 
 /**
  * Add a zone over memory that the map did not have (device memory, tests).
+ * @param trait     not slab, which has no backing here
  * @param metadata  at least trait->metadata_bytes(first, count), 64-byte aligned
+ * @return INVALID_ARGUMENT, INVALID_ALIGNMENT (metadata), INVALID_SIZE (span or
+ *         metadata), ALREADY_MAPPED (a zone's span overlaps), NOT_SUPPORTED (more
+ *         than HX_ZONES_MAX)
+ * Context: alone; zones move, so pointers to them become stale
  */
 HX_NODISCARD hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind kind,
 					  uint32_t node, const struct hx_frame_trait *trait,
@@ -181,7 +206,9 @@ HX_NODISCARD hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind
 /**
  * Give frames that belong to zones' spans but were never added (the retired bump
  * arena, RAM that was not mapped before) to their zones; may cross zones.
- * @return INVALID_ARGUMENT unless every one is a hole of a zone's span
+ * @return INVALID_ADDRESS unless all lie in spans, and for frame 0; INVALID_ARGUMENT
+ *         unless every one is a hole there; INVALID_SIZE; OUT_OF_MEMORY when bump has
+ *         too many pieces, in which case the zones below that one have their frames
  */
 HX_NODISCARD hx_status hx_frames_donate(struct hx_frames *f, struct hx_pfn first, uint64_t count);
 
@@ -195,7 +222,10 @@ HX_NODISCARD struct hx_pfn_result hx_frames_allocate(struct hx_frames *f, unsign
 HX_NODISCARD struct hx_pfn_result hx_frames_allocate_zone(struct hx_frames *f, unsigned order,
 							  enum hx_zone_kind highest,
 							  unsigned flags);
-/** 2^order frames that satisfy @p c, from any zone but DEVICE. */
+/**
+ * 2^order frames that satisfy @p c, from any zone but DEVICE: NORMAL, DMA32, DMA,
+ * and HIGH when these have none.
+ */
 HX_NODISCARD struct hx_pfn_result
 hx_frames_allocate_constrained(struct hx_frames *f, unsigned order,
 			       const struct hx_frame_constraint *c, unsigned flags);
@@ -206,7 +236,11 @@ hx_frames_allocate_constrained(struct hx_frames *f, unsigned order,
 HX_NODISCARD struct hx_pfn_result hx_frames_allocate_contiguous(struct hx_frames *f,
 								uint64_t count, unsigned order,
 								unsigned flags);
-/** Exactly these frames; they must lie in one zone. */
+/**
+ * Exactly these frames, as one allocation.
+ * @return ALREADY_MAPPED unless all are free; INVALID_ADDRESS unless they lie in
+ *         one zone; INVALID_SIZE
+ */
 HX_NODISCARD hx_status hx_frames_reserve(struct hx_frames *f, struct hx_pfn first, uint64_t count);
 
 /** Free a block of known order. */

@@ -4,7 +4,9 @@
  *
  * A ticket lock (first come, first served) that is held with interrupts off, so
  * that an interrupt handler may take any lock that the code it interrupted does
- * not hold. Never held across a call that sleeps, a reclaimer or a handler.
+ * not hold. Never held across a call that sleeps, a reclaimer or a handler; it
+ * may be held across a TLB shootdown, which is why a CPU that waits for a lock,
+ * deaf to interrupts, serves the shootdowns that others ask of it.
  * The order in which locks nest is written in memory/doc/locking.md.
  * Source: Reed and Kanodia 1979 (ticket, eventcount).
  */
@@ -28,6 +30,7 @@ static inline unsigned long hx_lock_acquire(struct hx_lock *l)
 	unsigned long irq = hx_hal_irq_save();
 	uint32_t ticket = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
 	while (__atomic_load_n(&l->owner, __ATOMIC_ACQUIRE) != ticket) {
+		hx_upcall_tlb_ipi(); /* the owner may wait for this CPU's answer */
 		hx_hal_relax();
 	}
 	return irq;

@@ -8,9 +8,17 @@
  * range ends inside one, and frees tables that become empty. Tables come from
  * the frames given at init.
  *
- * Teardown keeps one order: unhook (in place: a leaf becomes a soft entry that
- * remembers its frame), invalidate on every CPU that may hold it, then release
- * data frames and table frames. One broadcast serves a call of any size.
+ * Teardown keeps one order: unhook (in place: a leaf, or the entry of a table
+ * that empties, becomes a soft entry that remembers its frame), invalidate on
+ * every CPU that may hold it, then release data frames and table frames. One
+ * broadcast serves a call of any size.
+ *
+ * When a call returns, nothing that it took away can be used any more on any
+ * CPU. What it gave is different: a CPU may have cached that a page was absent,
+ * or had fewer rights. For the kernel's table such entries are invalidated as
+ * well, because kernel code cannot take faults on them. For a user table they
+ * are not: the access faults once, and the fault handler, finding that the table
+ * allows it, forgets the page with hx_hal_tlb_local() and lets it run again.
  */
 #ifndef HX_MAPPER_H
 #define HX_MAPPER_H
@@ -42,9 +50,16 @@ struct hx_pagetable {
 	bool sealed;  /* kernel: root entries of the kernel half are fixed */
 	bool huge;    /* leaves above level 0 are allowed */
 	uint16_t asid;
-	struct hx_cpus active; /* CPUs on which it is loaded; atomic */
+	/**
+	 * CPUs on which it is loaded; of the kernel's table: on which it, or one
+	 * that shares its half, is loaded. Atomic.
+	 */
+	struct hx_cpus active;
+	struct hx_pagetable *shared; /* whose kernel half this one shows; NULL: its own */
+	uint64_t retirements; /* batches of tables freed, for hx_translate(); atomic */
 	struct hx_lock lock;
 	struct hx_mapper_counters counters;
+	uint64_t table_sum; /* of the frame numbers of its tables, for the validator */
 };
 
 struct hx_pagetable_config {
@@ -59,27 +74,56 @@ struct hx_pagetable_config {
 	struct hx_pagetable *kernel;
 };
 
-/** Allocate the root. OUT_OF_MEMORY, NOT_INITIALIZED (kernel not sealed). */
+/**
+ * Allocate the root.
+ * @return OUT_OF_MEMORY, NOT_INITIALIZED (kernel not sealed), INVALID_ARGUMENT
+ *         (no frames, @p c->kernel is no kernel table, no such policy),
+ *         NOT_SUPPORTED (a geometry that the walker cannot walk): *t is unchanged
+ */
 HX_NODISCARD hx_status hx_pagetable_init(struct hx_pagetable *t,
 					 const struct hx_pagetable_config *c);
 
 /**
  * Free every table of the half that it owns; mappings are dropped, data frames
- * are not touched. BUSY while it is loaded on a CPU.
+ * are not touched. Nothing else may use it any more; a kernel table must have
+ * outlived all that share it.
+ * @return BUSY while it is loaded on a CPU, NOT_INITIALIZED
  */
 HX_NODISCARD hx_status hx_pagetable_destroy(struct hx_pagetable *t);
 
 /**
  * Kernel table: create every root entry that [va, va + bytes) needs, so that
- * spaces created later share what is mapped there.
+ * spaces created later share what is mapped there. The tables that hang off a
+ * kernel table's root stay for good, empty or not.
+ * @return INVALID_ALIGNMENT, INVALID_SIZE, INVALID_ADDRESS as hx_map();
+ *         INVALID_ARGUMENT (no kernel table), NOT_SUPPORTED (sealed, and an entry
+ *         is missing), OUT_OF_MEMORY: nothing changed
  */
 HX_NODISCARD hx_status hx_pagetable_prepare(struct hx_pagetable *t, struct hx_va va,
 					    uint64_t bytes);
-/** Kernel table: from now on a map that needs a new root entry is NOT_SUPPORTED. */
+/**
+ * Kernel table: from now on its root entries are fixed, other tables copy them. A
+ * call that would make, change or remove one (of a leaf of the root level) is
+ * NOT_SUPPORTED.
+ */
 void hx_pagetable_seal(struct hx_pagetable *t);
 
-/** Load it on this CPU; @p previous (may be NULL) is no longer loaded here. */
+/**
+ * Load it on this CPU; @p previous is the table that was loaded here, NULL for a
+ * foreign one (firmware's, the boot code's). Until a CPU has loaded another table
+ * it takes part in every shootdown, so it must be able to serve interrupts.
+ * Context: any
+ */
 void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous);
+
+/**
+ * Was @p fault spurious: does the table that this CPU has loaded allow the access
+ * after all? New mappings and added rights are not told to other CPUs, which may
+ * have cached that there were none. If so, this CPU forgets the page.
+ * @return true: retry the access
+ * Context: any; takes no lock
+ */
+HX_NODISCARD bool hx_pagetable_spurious(const struct hx_fault *fault);
 
 /* Flags beside HX_PAGE_* for hx_map(). */
 #define HX_MAP_NO_HUGE (UINT64_C(1) << 52) /* level 0 leaves only */
@@ -89,21 +133,27 @@ void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous);
 /**
  * Map [va, va + bytes) to [pa, pa + bytes).
  * @param flags  HX_PAGE_* with PRESENT; HUGE is ignored; A and D are set where
- *               the machine does not set them itself
+ *               the machine does not set them itself; GLOBAL only in the kernel's
+ *               table (in another it would outlive its address space)
  * @return INVALID_ALIGNMENT, INVALID_SIZE (0), INVALID_ADDRESS (wraps, not
  *         canonical, the half that the table does not own, pa too wide),
- *         INVALID_ARGUMENT (PRESENT missing, unknown flag), PERMISSION_DENIED (W^X),
- *         ALREADY_MAPPED, NOT_SUPPORTED (sealed, leaf level), OUT_OF_MEMORY:
- *         nothing changed in every case
+ *         INVALID_ARGUMENT (PRESENT missing, unknown flag, GLOBAL in a user table),
+ *         PERMISSION_DENIED (W^X), ALREADY_MAPPED, NOT_SUPPORTED (sealed, leaf
+ *         level), OUT_OF_MEMORY (raises no pressure event: the lock is held),
+ *         NOT_INITIALIZED: nothing changed in every case
  * Context: IRQ-safe; takes the table's lock; never sleeps
- * Cost:    one descent per leaf table, then one store per leaf
+ * Cost:    two descents per leaf table, then one store per leaf
  */
 HX_NODISCARD hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa,
 			      uint64_t bytes, uint64_t flags);
 
 /**
- * Called for each leaf after no CPU can use it any more.
- * @param bytes  size of the leaf (or of the part of it that was unmapped)
+ * Called for each leaf, in address order, after no CPU can use it any more. The
+ * table's lock is held: no call for the same table from here.
+ * @param bytes  size of the leaf (a huge leaf that was unmapped in part has been
+ *               split, and comes piece by piece)
+ * @param flags  of HX_PAGE_* only PRESENT, WRITABLE, USER, DIRTY, and HUGE above
+ *               level 0; DIRTY is final
  */
 typedef void (*hx_released_fn)(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
 			       uint64_t flags);
@@ -111,8 +161,13 @@ typedef void (*hx_released_fn)(void *context, struct hx_va va, struct hx_pa pa, 
 /**
  * Unmap every page of the range; all must be mapped.
  * @param released  may be NULL
- * @return as hx_map(); NOT_MAPPED when a page of the range is not mapped;
- *         OUT_OF_MEMORY when a huge leaf must be split and no table is to be had
+ * @return INVALID_ALIGNMENT, INVALID_SIZE, INVALID_ADDRESS, NOT_INITIALIZED as
+ *         hx_map(); NOT_MAPPED when a page of the range is not mapped;
+ *         NOT_SUPPORTED (sealed); OUT_OF_MEMORY when a huge leaf must be split and
+ *         no table is to be had: nothing changed in every case
+ * Context: IRQ-safe; takes the table's lock; never sleeps
+ * Cost:    two descents per leaf table; a table wholly in the range is unhooked
+ *          with one store; at most one shootdown
  */
 HX_NODISCARD hx_status hx_unmap(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
 				hx_released_fn released, void *context);
@@ -122,10 +177,14 @@ HX_NODISCARD hx_status hx_unmap_sparse(struct hx_pagetable *t, struct hx_va va, 
 				       hx_released_fn released, void *context);
 
 /**
- * Give every page of the range the rights in @p flags (WRITABLE, USER,
- * NO_EXECUTE, GLOBAL, cache bits); ACCESSED and DIRTY stay as the machine left
- * them. All pages must be mapped. Flushes only when a right was taken away or a
- * cache attribute changed.
+ * Give every page of the range the rights in @p flags (PRESENT with WRITABLE,
+ * USER, NO_EXECUTE, GLOBAL, cache bits); ACCESSED and DIRTY stay as the machine
+ * left them. All pages must be mapped. Flushes only when a right was taken away, a
+ * cache attribute changed or a huge leaf was split (and for the kernel's table
+ * when a right was given: see above).
+ * @return as hx_unmap(); INVALID_ARGUMENT, PERMISSION_DENIED as hx_map()
+ * Context: IRQ-safe; takes the table's lock; never sleeps
+ * Cost:    two descents per leaf table; at most one shootdown
  */
 HX_NODISCARD hx_status hx_update_flags(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
 				       uint64_t flags);
@@ -134,16 +193,24 @@ HX_NODISCARD hx_status hx_update_flags_sparse(struct hx_pagetable *t, struct hx_
 					      uint64_t bytes, uint64_t flags);
 
 struct hx_translation {
-	hx_status status; /* HX_OK, NOT_MAPPED, INVALID_ADDRESS */
+	hx_status status; /* HX_OK, NOT_MAPPED, INVALID_ADDRESS, NOT_INITIALIZED */
 	struct hx_pa pa;  /* of the very byte */
 	uint64_t flags;   /* HX_PAGE_*; HUGE above level 0 */
 	unsigned level;   /* of the leaf; when NOT_MAPPED: where the walk ended */
 };
 
-/** Walk for one address, any half. Context: IRQ-safe, takes no lock. */
+/**
+ * Walk for one address, any half. Sees the table before or after a concurrent
+ * call, page by page; on a machine that wants break-before-make a leaf that is
+ * just being split may read as NOT_MAPPED.
+ * Context: IRQ-safe, takes no lock.
+ */
 HX_NODISCARD struct hx_translation hx_translate(const struct hx_pagetable *t, struct hx_va va);
 
-/** Forget cached translations of the range on every CPU that has the table loaded. */
+/**
+ * Forget cached translations of the range on every CPU that has the table loaded.
+ * @return INVALID_ALIGNMENT, INVALID_SIZE, INVALID_ADDRESS, NOT_INITIALIZED
+ */
 HX_NODISCARD hx_status hx_flush(struct hx_pagetable *t, struct hx_va va, uint64_t bytes);
 /** Forget all of the table's translations, GLOBAL ones when it is the kernel's. */
 void hx_flush_all(struct hx_pagetable *t);
@@ -151,13 +218,19 @@ void hx_flush_all(struct hx_pagetable *t);
 /** Called for every leaf in address order; false stops the walk. */
 typedef bool (*hx_leaf_fn)(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
 			   uint64_t flags);
-/** Visit the leaves of the whole table (the shared kernel half too). */
+/**
+ * Visit the leaves of the whole table (the shared kernel half too). Takes no
+ * lock: the caller keeps changes away.
+ */
 void hx_pagetable_visit(const struct hx_pagetable *t, hx_leaf_fn visit, void *context);
 
 /**
- * Walk everything that the table owns: reserved encodings, misaligned leaves,
- * empty tables, table count against the counter, writable and executable leaves
- * under W^X. HX_OK or CORRUPTED.
+ * Walk everything that the table owns: reserved encodings, misaligned and unreachable
+ * leaves, empty tables, tables that are no frames of ours (by the database when
+ * there is one, else by the zones), tables lost or linked twice, the half that
+ * it does not own, GLOBAL leaves in a user table, writable and executable leaves
+ * under W^X. HX_OK or CORRUPTED; NOT_INITIALIZED.
+ * Context: takes the table's lock. Cost: O(tables)
  */
 HX_NODISCARD hx_status hx_pagetable_validate(struct hx_pagetable *t);
 
@@ -171,8 +244,10 @@ uintptr_t hx_kernel_start(void);
 /**
  * Invalidate on this CPU (if it is in @p cpus) and on every other CPU in
  * @p cpus; returns when all have. Serves this CPU's own pending requests while
- * it waits, so two initiators cannot deadlock.
+ * it waits, and so does hx_lock_acquire(): initiators that cross, or that hold a
+ * lock that their target waits for, cannot deadlock.
  * @return number of other CPUs that had to do something
+ * Context: any, also with interrupts off and locks held
  */
 unsigned hx_tlb_shootdown(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus);
 

@@ -57,7 +57,8 @@ void hx_platform_probe(struct hx_probe *p);
 /**
  * Copy @p bytes between user addresses of the current space, as a kernel does
  * for a process: from supervisor mode with user access; faults are resolved on
- * the way by hx_upcall_fault(). Both ranges must be mapped with the rights.
+ * the way by hx_upcall_fault(). Both ranges must be mapped with the
+ * rights; they and the length are multiples of 8 bytes.
  * @return false when a fault could not be resolved (part may be copied)
  */
 bool hx_platform_copy(struct hx_va to, struct hx_va from, uint64_t bytes);

@@ -1,0 +1,779 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * buddy - blocks of 2^order frames, split in halves and joined again.
+ *
+ * Blocks are aligned to their size by absolute frame number, whatever the span
+ * begins with, so that a block of order 9 is a 2 MiB page. Nothing is written
+ * into the frames, which may not even be mapped: all knowledge is in bits.
+ *
+ *   For each order k and each aligned block of 2^k frames, bit (f >> k) % 64 of
+ *   word (f >> k) / 64:
+ *
+ *      free   a free block of exactly this order starts here
+ *      used   a piece of an allocation of exactly this order starts here
+ *
+ *   For each frame:
+ *
+ *      joined the piece that starts here goes on with the piece before it
+ *
+ * A block of 2^k aligned frames is one piece; a run of any length is the fewest
+ * aligned pieces, joined. A frame that lies in no free block and no piece is a
+ * hole. A head and its buddy are neighbours in one word, so a free that joins
+ * nothing touches one word of each kind.
+ *
+ * Above the free bits of each order stand summaries, one bit for each word below
+ * that is not zero, until eight words or fewer are left. The lowest free block
+ * of an order at or behind a frame is found by climbing from the frame until a
+ * bit is set and descending to the lowest one under it:
+ *
+ *      summary 2              [.1..]            climb: nothing behind here
+ *      summary 1       [..1.][...1][....]       descend: lowest set bit
+ *      free            [.1..][....][..1.] ...
+ *
+ * An allocation takes the lowest block of the smallest order that has one and
+ * gives the upper halves back. Metadata: 2 bits for each block of each order, so
+ * 4 for each frame, 1 for joined and 1/63 for the summaries; all of it starts as
+ * zero bits.
+ *
+ * Invariants (validate): blocks and pieces are disjoint and inside the span; two
+ * free buddies are never both heads of one order; summaries, the counts of heads
+ * and the allocator's counters say what the bits say.
+ *
+ * Source: Knowlton 1965, Knuth TAOCP 1, 2.5 (buddy system); van Emde Boas 1975
+ * for searching by summaries, here with 64-way words.
+ */
+#include "trait.h"
+
+enum {
+	TOP_WORDS = 8,  /* no further summary above this many words */
+	LEVELS_MAX = 9, /* 2^52 frames: words of 2^6, 2^12, ... 2^54 frames */
+};
+
+struct heads {
+	uint64_t free;
+	uint64_t used;
+};
+
+struct order {
+	struct heads *heads;
+	uint64_t *summary[LEVELS_MAX]; /* from 1 */
+	uint64_t free_count;           /* free bits that are set */
+	unsigned levels;               /* free bits and summaries */
+};
+
+struct buddy {
+	uint64_t available; /* bit k: order k has a free block */
+	uint64_t joins;     /* joined bits that are set */
+	uint64_t added_low, added_high; /* every frame that was added lies between */
+	uint64_t *joined;
+	uint64_t pad; /* a multiple of 16 bytes, for the pairs that follow */
+	struct order orders[HX_ORDER_MAX + 1];
+	uint64_t words[];
+};
+
+static struct buddy *buddy_of(const struct hx_frame_allocator *a)
+{
+	return a->metadata;
+}
+
+static uint64_t span_end(const struct hx_frame_allocator *a)
+{
+	return a->base + a->span_frames;
+}
+
+static uint64_t size_of(unsigned order)
+{
+	return UINT64_C(1) << order;
+}
+
+/* ---- Bits ---- */
+
+/* Index of the word that covers frame @f, when a word covers 2^shift frames. */
+static inline uint64_t word_index(const struct hx_frame_allocator *a, uint64_t f, unsigned shift)
+{
+	return (f >> shift) - (a->base >> shift);
+}
+
+/* Bit of frame @f in its word, when a bit covers 2^shift frames. */
+static inline uint64_t bit_of(uint64_t f, unsigned shift)
+{
+	return UINT64_C(1) << (f >> shift & 63);
+}
+
+static inline struct heads *heads_at(const struct hx_frame_allocator *a, uint64_t f, unsigned k)
+{
+	return &buddy_of(a)->orders[k].heads[word_index(a, f, k + 6)];
+}
+
+static inline uint64_t *summary_at(const struct hx_frame_allocator *a, uint64_t f, unsigned k,
+				   unsigned level)
+{
+	return &buddy_of(a)->orders[k].summary[level][word_index(a, f, k + 6 * (level + 1))];
+}
+
+static inline bool is_free(const struct hx_frame_allocator *a, uint64_t f, unsigned k)
+{
+	return (heads_at(a, f, k)->free & bit_of(f, k)) != 0;
+}
+
+static inline bool is_used(const struct hx_frame_allocator *a, uint64_t f, unsigned k)
+{
+	return (heads_at(a, f, k)->used & bit_of(f, k)) != 0;
+}
+
+static inline bool is_joined(const struct hx_frame_allocator *a, uint64_t f)
+{
+	return f < span_end(a) && (buddy_of(a)->joined[word_index(a, f, 6)] & bit_of(f, 0)) != 0;
+}
+
+static void set_free(struct hx_frame_allocator *a, uint64_t f, unsigned k)
+{
+	struct order *o = &buddy_of(a)->orders[k];
+	uint64_t *word = &heads_at(a, f, k)->free;
+	uint64_t before = *word;
+	*word = before | bit_of(f, k);
+	for (unsigned level = 1; before == 0 && level < o->levels; level++) {
+		word = summary_at(a, f, k, level);
+		before = *word;
+		*word = before | bit_of(f, k + 6 * level);
+	}
+	o->free_count++;
+	buddy_of(a)->available |= size_of(k);
+}
+
+static void clear_free(struct hx_frame_allocator *a, uint64_t f, unsigned k)
+{
+	struct order *o = &buddy_of(a)->orders[k];
+	uint64_t *word = &heads_at(a, f, k)->free;
+	*word &= ~bit_of(f, k);
+	for (unsigned level = 1; *word == 0 && level < o->levels; level++) {
+		word = summary_at(a, f, k, level);
+		*word &= ~bit_of(f, k + 6 * level);
+	}
+	if (--o->free_count == 0) {
+		buddy_of(a)->available &= ~size_of(k);
+	}
+}
+
+/*
+ * The lowest free block of order @k at or behind @f, a frame of the span that
+ * is aligned to the order or the span's first; the span's end when there is none.
+ * @level is where the search starts: 0 near @f, the top one when f is the base.
+ */
+static uint64_t next_free(const struct hx_frame_allocator *a, unsigned k, uint64_t f,
+			  unsigned level)
+{
+	const struct order *o = &buddy_of(a)->orders[k];
+	uint64_t end = span_end(a);
+	while (f < end) {
+		unsigned shift = k + 6 * level;
+		uint64_t word = level == 0 ? heads_at(a, f, k)->free : *summary_at(a, f, k, level);
+		word &= UINT64_MAX << (f >> shift & 63);
+		if (word != 0) {
+			f = (f >> shift & ~UINT64_C(63)) + hx_ctz64(word);
+			f <<= shift;
+			if (level == 0) {
+				return f;
+			}
+			level--;
+			f = f < a->base ? a->base : f;
+		} else {
+			f = ((f >> (shift + 6)) + 1) << (shift + 6);
+			level += level + 1 < o->levels;
+		}
+	}
+	return end;
+}
+
+static uint64_t lowest_free(const struct hx_frame_allocator *a, unsigned k)
+{
+	return next_free(a, k, a->base, buddy_of(a)->orders[k].levels - 1);
+}
+
+/* ---- Free blocks ---- */
+
+/* Order of the free block that @f lies in, and its head; false when there is none. */
+static bool free_block_of(const struct hx_frame_allocator *a, uint64_t f, uint64_t *head,
+			  unsigned *order)
+{
+	for (unsigned k = 0; k <= HX_ORDER_MAX; k++) {
+		if (is_free(a, f, k)) {
+			*head = hx_align_down(f, size_of(k));
+			*order = k;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* First frame of [first, end) that is not free; end when all are. */
+static uint64_t free_until(const struct hx_frame_allocator *a, uint64_t first, uint64_t end)
+{
+	uint64_t head;
+	unsigned k;
+	while (first < end && free_block_of(a, first, &head, &k)) {
+		first = head + size_of(k);
+	}
+	return first < end ? first : end;
+}
+
+/* Make the block free, joined with its buddy as long as that is free as well. */
+static void give_block(struct hx_frame_allocator *a, uint64_t f, unsigned k)
+{
+	for (; k < HX_ORDER_MAX; k++) {
+		uint64_t buddy = f ^ size_of(k);
+		/* Same word as f's own bit; outside the span it is never set. */
+		if ((heads_at(a, f, k)->free & bit_of(buddy, k)) == 0) {
+			break;
+		}
+		clear_free(a, buddy, k);
+		f &= ~size_of(k);
+	}
+	set_free(a, f, k);
+}
+
+/* Make [first, end) free. */
+static void give_range(struct hx_frame_allocator *a, uint64_t first, uint64_t end)
+{
+	while (first < end) {
+		unsigned k = hx_frame_order_at(first, end);
+		give_block(a, first, k);
+		first += size_of(k);
+	}
+}
+
+/* Take [first, end), all of it free, out of the free blocks that it lies in. */
+static void take_range(struct hx_frame_allocator *a, uint64_t first, uint64_t end)
+{
+	for (uint64_t f = first; f < end;) {
+		uint64_t head = f;
+		unsigned k = 0;
+		bool found = free_block_of(a, f, &head, &k);
+		HX_DEBUG_ASSERT(found);
+		(void)found;
+		clear_free(a, head, k);
+		f = head + size_of(k);
+		if (head < first) {
+			give_range(a, head, first);
+		}
+		if (f > end) {
+			give_range(a, end, f);
+		}
+	}
+}
+
+/* ---- Allocations ---- */
+
+static void mark_used(struct hx_frame_allocator *a, uint64_t first, uint64_t count)
+{
+	struct buddy *b = buddy_of(a);
+	uint64_t end = first + count;
+	for (uint64_t f = first; f < end;) {
+		unsigned k = hx_frame_order_at(f, end);
+		heads_at(a, f, k)->used |= bit_of(f, k);
+		if (f != first) {
+			b->joined[word_index(a, f, 6)] |= bit_of(f, 0);
+			b->joins++;
+		}
+		f += size_of(k);
+	}
+	hx_frame_note_taken(a, count);
+}
+
+static void release(struct hx_frame_allocator *a, uint64_t first, uint64_t count)
+{
+	struct buddy *b = buddy_of(a);
+	uint64_t end = first + count;
+	for (uint64_t f = first; f < end;) {
+		unsigned k = hx_frame_order_at(f, end);
+		heads_at(a, f, k)->used &= ~bit_of(f, k);
+		if (f != first) {
+			b->joined[word_index(a, f, 6)] &= ~bit_of(f, 0);
+			b->joins--;
+		}
+		give_block(a, f, k);
+		f += size_of(k);
+	}
+	hx_frame_note_freed(a, count);
+}
+
+/* Order of the piece that starts at @f; false when none does. */
+static bool piece_at(const struct hx_frame_allocator *a, uint64_t f, unsigned *order)
+{
+	for (unsigned k = 0; k <= HX_ORDER_MAX && hx_is_aligned(f, size_of(k)); k++) {
+		if (is_used(a, f, k)) {
+			*order = k;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The length of the allocation that starts at @first, or why there is none. */
+static hx_status allocation_at(const struct hx_frame_allocator *a, uint64_t first, uint64_t *count)
+{
+	unsigned k;
+	uint64_t head;
+	if (!hx_frame_in_span(a, first, 1) || is_joined(a, first)) {
+		return HX_FOREIGN_FREE;
+	}
+	if (!piece_at(a, first, &k)) {
+		return free_block_of(a, first, &head, &k) ? HX_DOUBLE_FREE : HX_FOREIGN_FREE;
+	}
+	*count = size_of(k);
+	while (is_joined(a, first + *count) && piece_at(a, first + *count, &k)) {
+		*count += size_of(k);
+	}
+	return HX_OK;
+}
+
+/* ---- Search ---- */
+
+/* @count frames in @w inside one free block, from the smallest order that holds them. */
+static bool search_block(const struct hx_frame_allocator *a, const struct hx_frame_window *w,
+			 uint64_t count, uint64_t *start)
+{
+	for (unsigned k = hx_log2_ceil(count); k <= HX_ORDER_MAX; k++) {
+		if (buddy_of(a)->orders[k].free_count == 0) {
+			continue;
+		}
+		uint64_t from = hx_align_down(w->low, size_of(k));
+		from = from < a->base ? a->base : from;
+		for (uint64_t f = next_free(a, k, from, 0); f < w->high;
+		     f = next_free(a, k, f + size_of(k), 0)) {
+			if (hx_frame_fit(w, f, f + size_of(k), count, start)) {
+				return true;
+			}
+		}
+	}
+	return false;
+}
+
+/* The lowest free frame at or behind @f; the span's end when there is none. */
+static uint64_t next_free_frame(const struct hx_frame_allocator *a, uint64_t f)
+{
+	uint64_t lowest = span_end(a), head;
+	unsigned order;
+	if (f < lowest && free_block_of(a, f, &head, &order)) {
+		return f;
+	}
+	for (unsigned k = 0; k <= HX_ORDER_MAX; k++) {
+		uint64_t from;
+		if (buddy_of(a)->orders[k].free_count != 0 && hx_align_up(f, size_of(k), &from)) {
+			head = next_free(a, k, from, 0);
+			lowest = head < lowest ? head : lowest;
+		}
+	}
+	return lowest;
+}
+
+/* @count frames in @w anywhere, across neighbouring free blocks: lowest first. */
+static bool search_run(const struct hx_frame_allocator *a, const struct hx_frame_window *w,
+		       uint64_t count, uint64_t *start)
+{
+	for (uint64_t f = next_free_frame(a, w->low); f < w->high;) {
+		uint64_t end = free_until(a, f, span_end(a));
+		if (hx_frame_fit(w, f, end, count, start)) {
+			return true;
+		}
+		f = next_free_frame(a, end);
+	}
+	return false;
+}
+
+/* The smallest and lowest block, when nothing more is asked. */
+static bool take_any(struct hx_frame_allocator *a, unsigned order, uint64_t *start)
+{
+	uint64_t orders = buddy_of(a)->available >> order;
+	if (orders == 0) {
+		return false;
+	}
+	unsigned k = order + hx_ctz64(orders);
+	uint64_t f = lowest_free(a, k);
+	clear_free(a, f, k);
+	while (k > order) {
+		k--;
+		set_free(a, f + size_of(k), k);
+	}
+	heads_at(a, f, order)->used |= bit_of(f, order);
+	hx_frame_note_taken(a, size_of(order));
+	*start = f;
+	return true;
+}
+
+static bool take_in(struct hx_frame_allocator *a, const struct hx_frame_window *w, uint64_t count,
+		    bool run, uint64_t *start)
+{
+	if (count > a->free_frames || w->low >= w->high) {
+		return false;
+	}
+	if (!search_block(a, w, count, start) && !(run && search_run(a, w, count, start))) {
+		return false;
+	}
+	take_range(a, *start, *start + count);
+	mark_used(a, *start, count);
+	return true;
+}
+
+static struct hx_pfn_result done(struct hx_frame_allocator *a, unsigned long irq, bool found,
+				 uint64_t start)
+{
+	if (!found) {
+		hx_frame_counter_add(&a->failures, 1);
+	}
+	hx_frame_unlock(a, irq);
+	return found ? hx_frame_found(start) : hx_frame_refused(HX_OUT_OF_MEMORY);
+}
+
+/* ---- The trait ---- */
+
+/* Place the arrays behind @b; @b may be NULL. @return bytes of everything */
+static uint64_t lay_out(uint64_t base, uint64_t span_frames, struct buddy *b)
+{
+	uint64_t at = 0, last = base + span_frames - 1;
+	for (unsigned k = 0; k <= HX_ORDER_MAX; k++) {
+		uint64_t words = (last >> (k + 6)) - (base >> (k + 6)) + 1;
+		if (b) {
+			b->orders[k].heads = (struct heads *)(void *)&b->words[at];
+		}
+		at += words * (sizeof(struct heads) / sizeof(uint64_t));
+		unsigned level = 1;
+		for (; words > TOP_WORDS; level++) {
+			unsigned shift = k + 6 * (level + 1);
+			words = (last >> shift) - (base >> shift) + 1;
+			if (b) {
+				b->orders[k].summary[level] = &b->words[at];
+			}
+			at += words + (words & 1); /* pairs stay aligned */
+		}
+		if (b) {
+			b->orders[k].levels = level;
+		}
+	}
+	if (b) {
+		b->joined = &b->words[at];
+	}
+	at += (last >> 6) - (base >> 6) + 1;
+	return sizeof(struct buddy) + at * sizeof(uint64_t);
+}
+
+uint64_t hx_frames_buddy_metadata_bytes(uint64_t base, uint64_t span_frames)
+{
+	return hx_frame_span_valid(base, span_frames) ? lay_out(base, span_frames, NULL) : 0;
+}
+
+hx_status hx_frames_buddy_init(struct hx_frame_allocator *a)
+{
+	uint64_t need = hx_frames_buddy_metadata_bytes(a->base, a->span_frames);
+	if (need == 0 || !a->metadata || a->metadata_bytes < need) {
+		return HX_INVALID_SIZE;
+	}
+	hx_memset(a->metadata, 0, need);
+	lay_out(a->base, a->span_frames, buddy_of(a));
+	return HX_OK;
+}
+
+/* No head of order @k, free or used, starts in [first, end). */
+static bool no_heads(const struct hx_frame_allocator *a, unsigned k, uint64_t first, uint64_t end)
+{
+	uint64_t f;
+	if (!hx_align_up(first, size_of(k), &f)) {
+		return true;
+	}
+	for (uint64_t n; f < end; f += n << k) {
+		uint64_t blocks = ((end - 1 - f) >> k) + 1;
+		uint64_t mask = hx_frame_word_mask(f >> k, blocks, &n);
+		const struct heads *h = heads_at(a, f, k);
+		if (((h->free | h->used) & mask) != 0) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool holes(const struct hx_frame_allocator *a, uint64_t first, uint64_t end)
+{
+	const struct buddy *b = buddy_of(a);
+	if (end <= b->added_low || first >= b->added_high) {
+		return true; /* boot adds in ascending order: nothing to look at */
+	}
+	for (unsigned k = 0; k <= HX_ORDER_MAX; k++) {
+		if (is_free(a, first, k) || is_used(a, first, k) || !no_heads(a, k, first, end)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+bool hx_frames_buddy_holes(const struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
+{
+	if (!hx_frame_in_span(a, first.v, count)) {
+		return false;
+	}
+	unsigned long irq = hx_frame_lock(a);
+	bool all = holes(a, first.v, first.v + count);
+	hx_frame_unlock(a, irq);
+	return all;
+}
+
+hx_status hx_frames_buddy_add(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
+{
+	if (!hx_frame_in_span(a, first.v, count)) {
+		return HX_INVALID_ARGUMENT;
+	}
+	struct buddy *b = buddy_of(a);
+	uint64_t end = first.v + count;
+	unsigned long irq = hx_frame_lock(a);
+	bool all = holes(a, first.v, end);
+	if (all) {
+		bool none = b->added_low == b->added_high;
+		b->added_low = none || first.v < b->added_low ? first.v : b->added_low;
+		b->added_high = none || end > b->added_high ? end : b->added_high;
+		give_range(a, first.v, end);
+		hx_frame_note_added(a, count);
+	}
+	hx_frame_unlock(a, irq);
+	return all ? HX_OK : HX_INVALID_ARGUMENT;
+}
+
+struct hx_pfn_result hx_frames_buddy_allocate(struct hx_frame_allocator *a, unsigned order,
+					      const struct hx_frame_constraint *c)
+{
+	if (order > HX_ORDER_MAX) {
+		return hx_frame_refused(HX_INVALID_SIZE);
+	}
+	struct hx_frame_window w = {.narrowed = false};
+	if (c) {
+		hx_status status = hx_frame_window(a, size_of(order), size_of(order), c, &w);
+		if (status != HX_OK) {
+			return hx_frame_refused(status);
+		}
+	}
+	uint64_t start = 0;
+	unsigned long irq = hx_frame_lock(a);
+	bool found = w.narrowed ? take_in(a, &w, size_of(order), false, &start)
+				: take_any(a, order, &start);
+	return done(a, irq, found, start);
+}
+
+struct hx_pfn_result hx_frames_buddy_allocate_run(struct hx_frame_allocator *a, uint64_t count,
+						  const struct hx_frame_constraint *c)
+{
+	struct hx_frame_window w;
+	hx_status status = hx_frame_window(a, count, 1, c, &w);
+	if (status != HX_OK) {
+		return hx_frame_refused(status);
+	}
+	uint64_t start = 0;
+	unsigned long irq = hx_frame_lock(a);
+	bool found = take_in(a, &w, count, true, &start);
+	return done(a, irq, found, start);
+}
+
+hx_status hx_frames_buddy_reserve(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
+{
+	if (count == 0) {
+		return HX_INVALID_SIZE;
+	}
+	if (!hx_frame_in_span(a, first.v, count)) {
+		return HX_ALREADY_MAPPED;
+	}
+	uint64_t end = first.v + count;
+	unsigned long irq = hx_frame_lock(a);
+	bool all_free = free_until(a, first.v, end) == end;
+	if (all_free) {
+		take_range(a, first.v, end);
+		mark_used(a, first.v, count);
+	}
+	hx_frame_unlock(a, irq);
+	return all_free ? HX_OK : HX_ALREADY_MAPPED;
+}
+
+hx_status hx_frames_buddy_free_run(struct hx_frame_allocator *a, struct hx_pfn first,
+				   uint64_t count)
+{
+	if (count == 0) {
+		return HX_INVALID_SIZE;
+	}
+	uint64_t length = 0;
+	unsigned long irq = hx_frame_lock(a);
+	hx_status status = allocation_at(a, first.v, &length);
+	if (status == HX_OK && length != count) {
+		status = HX_WRONG_SIZE_FREE;
+	}
+	if (status == HX_OK) {
+		release(a, first.v, count);
+	} else {
+		hx_frame_counter_add(&a->refused_frees, 1);
+	}
+	hx_frame_unlock(a, irq);
+	return status;
+}
+
+hx_status hx_frames_buddy_free(struct hx_frame_allocator *a, struct hx_pfn first, unsigned order)
+{
+	if (order > HX_ORDER_MAX) {
+		return HX_INVALID_SIZE;
+	}
+	if (!hx_is_aligned(first.v, size_of(order)) ||
+	    !hx_frame_in_span(a, first.v, size_of(order))) {
+		return hx_frames_buddy_free_run(a, first, size_of(order));
+	}
+	/* Nearly always: one piece, not part of a run. */
+	unsigned long irq = hx_frame_lock(a);
+	struct heads *h = heads_at(a, first.v, order);
+	bool whole = (h->used & bit_of(first.v, order)) != 0 &&
+		     (buddy_of(a)->joins == 0 ||
+		      (!is_joined(a, first.v) && !is_joined(a, first.v + size_of(order))));
+	if (whole) {
+		h->used &= ~bit_of(first.v, order);
+		give_block(a, first.v, order);
+		hx_frame_note_freed(a, size_of(order));
+	}
+	hx_frame_unlock(a, irq);
+	return whole ? HX_OK : hx_frames_buddy_free_run(a, first, size_of(order));
+}
+
+struct hx_pfn_result hx_frames_buddy_block_frames(struct hx_frame_allocator *a, struct hx_pfn first)
+{
+	uint64_t count = 0;
+	unsigned long irq = hx_frame_lock(a);
+	hx_status status = allocation_at(a, first.v, &count);
+	hx_frame_unlock(a, irq);
+	return status == HX_OK ? hx_frame_found(count) : hx_frame_refused(status);
+}
+
+void hx_frames_buddy_drain(struct hx_frame_allocator *a)
+{
+	(void)a; /* nothing is cached */
+}
+
+uint64_t hx_frames_buddy_free_frames(const struct hx_frame_allocator *a)
+{
+	return hx_frame_counter(&a->free_frames);
+}
+
+void hx_frames_buddy_stats(const struct hx_frame_allocator *a, struct hx_frame_stats *out)
+{
+	unsigned long irq = hx_frame_lock(a);
+	hx_frame_common_stats(a, out);
+	for (unsigned k = 0; k <= HX_ORDER_MAX; k++) {
+		out->free_blocks[k] = buddy_of(a)->orders[k].free_count;
+	}
+	hx_frame_unlock(a, irq);
+}
+
+/* ---- Validation ---- */
+
+/* Words of the free bits (level 0) or of a summary. */
+static uint64_t word_count(const struct hx_frame_allocator *a, unsigned k, unsigned level)
+{
+	return word_index(a, span_end(a) - 1, k + 6 * (level + 1)) + 1;
+}
+
+static uint64_t level_word(const struct hx_frame_allocator *a, unsigned k, unsigned level,
+			   uint64_t i)
+{
+	const struct order *o = &buddy_of(a)->orders[k];
+	return level == 0 ? o->heads[i].free : o->summary[level][i];
+}
+
+/* Every summary bit says whether its word is not zero; no bit is set beside them. */
+static bool summaries_valid(const struct hx_frame_allocator *a, unsigned k)
+{
+	for (unsigned level = 1; level < buddy_of(a)->orders[k].levels; level++) {
+		unsigned shift = k + 6 * level; /* a bit here, a word below */
+		uint64_t set = 0, not_zero = 0;
+		for (uint64_t i = 0; i < word_count(a, k, level); i++) {
+			set += hx_popcount64(level_word(a, k, level, i));
+		}
+		for (uint64_t i = 0; i < word_count(a, k, level - 1); i++) {
+			uint64_t f = ((a->base >> shift) + i) << shift;
+			uint64_t word = level_word(a, k, level, word_index(a, f, shift + 6));
+			bool below = level_word(a, k, level - 1, i) != 0;
+			if (below != ((word & bit_of(f, shift)) != 0)) {
+				return false;
+			}
+			not_zero += below;
+		}
+		if (set != not_zero) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* What a walk over the span saw. */
+struct census {
+	uint64_t free_frames, used_frames, joins;
+	uint64_t free[HX_ORDER_MAX + 1], used[HX_ORDER_MAX + 1];
+};
+
+/*
+ * Walk from block to block. A head inside a block that was stepped over is not
+ * counted here, and so shows as a difference to the number of bits.
+ */
+static bool walk(const struct hx_frame_allocator *a, struct census *c)
+{
+	bool behind_piece = false;
+	for (uint64_t f = a->base; f < span_end(a);) {
+		unsigned frees = 0, useds = 0, order = 0;
+		for (unsigned k = 0; k <= HX_ORDER_MAX && hx_is_aligned(f, size_of(k)); k++) {
+			if (is_free(a, f, k)) {
+				frees++;
+				order = k;
+				c->free[k]++;
+			}
+			if (is_used(a, f, k)) {
+				useds++;
+				order = k;
+				c->used[k]++;
+			}
+		}
+		uint64_t size = size_of(order), buddy = f ^ size;
+		if (frees + useds > 1 || size > span_end(a) - f ||
+		    (is_joined(a, f) && !(useds && behind_piece)) ||
+		    (frees && order < HX_ORDER_MAX && hx_frame_in_span(a, buddy, 1) &&
+		     is_free(a, buddy, order))) {
+			return false;
+		}
+		c->joins += is_joined(a, f);
+		c->free_frames += frees ? size : 0;
+		c->used_frames += useds ? size : 0;
+		behind_piece = useds != 0;
+		f += size;
+	}
+	return true;
+}
+
+hx_status hx_frames_buddy_validate(const struct hx_frame_allocator *a)
+{
+	const struct buddy *b = buddy_of(a);
+	struct census c = {0};
+	if (!walk(a, &c) || c.free_frames != a->free_frames ||
+	    c.free_frames + c.used_frames != a->total_frames || c.joins != b->joins) {
+		return HX_CORRUPTED;
+	}
+	uint64_t joined = 0;
+	for (uint64_t i = 0; i < word_count(a, 0, 0); i++) {
+		joined += hx_popcount64(b->joined[i]);
+	}
+	if (joined != b->joins) {
+		return HX_CORRUPTED;
+	}
+	for (unsigned k = 0; k <= HX_ORDER_MAX; k++) {
+		uint64_t frees = 0, useds = 0;
+		for (uint64_t i = 0; i < word_count(a, k, 0); i++) {
+			frees += hx_popcount64(b->orders[k].heads[i].free);
+			useds += hx_popcount64(b->orders[k].heads[i].used);
+		}
+		if (frees != c.free[k] || useds != c.used[k] ||
+		    frees != b->orders[k].free_count ||
+		    (b->available >> k & 1) != (frees != 0) || !summaries_valid(a, k)) {
+			return HX_CORRUPTED;
+		}
+	}
+	return HX_OK;
+}
+
+HX_FRAME_TRAIT_DEFINE(buddy);

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * What reads the tables: translation of one address, a visit of all leaves, and
+ * the validator.
+ */
+#include "internal.h"
+
+/* ---- Translate ---- */
+
+/*
+ * The walk takes no lock, yet a table may be unhooked and its frame reused
+ * meanwhile: then an entry read from it is anyone's data. `retirements` of the
+ * table that owns the half is raised after unhooking and before the first frame
+ * is free. So an entry that was read before the number changed came out of a
+ * table that was still ours, and may be followed; otherwise the walk starts over.
+ * Source: the reader's side of a sequence lock (Lameter 2005; Boehm 2012 for the
+ * order of the loads).
+ *
+ * @return false when it must start over
+ */
+static bool walk(const struct hx_pagetable *t, const uint64_t *retirements, uintptr_t va,
+		 struct hx_translation *r)
+{
+	uint64_t before = __atomic_load_n(retirements, __ATOMIC_ACQUIRE);
+	const hx_pte *table = hx_table_at(t->root);
+	r->level = hx_root_level();
+	for (unsigned shift = hx_level_shift(r->level);;) {
+		unsigned index = (unsigned)(va >> shift) & (hx_level_entries(r->level) - 1);
+		hx_pte e = hx_hal_pte_load(&table[index]);
+		__atomic_thread_fence(__ATOMIC_ACQUIRE);
+		if (__atomic_load_n(retirements, __ATOMIC_RELAXED) != before) {
+			return false;
+		}
+		switch (hx_hal_pte_kind(e, r->level)) {
+		case HX_PTE_TABLE:
+			table = hx_child_of(e, r->level);
+			r->level--;
+			shift -= hx_hal_geometry.bits[r->level];
+			break;
+		case HX_PTE_LEAF:
+			r->status = HX_OK;
+			r->pa = hx_pa(hx_hal_pte_pa(e, r->level).v +
+				      (va & (((uintptr_t)1 << shift) - 1)));
+			r->flags = hx_hal_pte_flags(e, r->level);
+			return true;
+		case HX_PTE_EMPTY:
+		case HX_PTE_SOFT:
+			r->status = HX_NOT_MAPPED;
+			return true;
+		}
+	}
+}
+
+struct hx_translation hx_translate(const struct hx_pagetable *t, struct hx_va va)
+{
+	struct hx_translation r = {.status = HX_NOT_INITIALIZED};
+	if (!t || !t->frames) {
+		return r;
+	}
+	r.status = HX_INVALID_ADDRESS;
+	r.level = hx_root_level();
+	if (!hx_is_canonical(va.v)) {
+		return r;
+	}
+	const struct hx_pagetable *owner = t->shared && va.v >= hx_kernel_start() ? t->shared : t;
+	while (!walk(t, &owner->retirements, va.v, &r)) {
+		hx_hal_relax();
+	}
+	return r;
+}
+
+/* ---- Visit ---- */
+
+/* Where the @index-th entry of a table at @va begins; the root's two halves differ. */
+static uintptr_t entry_va(uintptr_t va, unsigned level, unsigned index)
+{
+	va += (uintptr_t)index << hx_level_shift(level);
+	bool upper = level == hx_root_level() && index >= hx_level_entries(level) / 2;
+	return upper ? va | hx_kernel_start() : va;
+}
+
+static bool visit_table(const hx_pte *table, unsigned level, uintptr_t va, hx_leaf_fn visit,
+			void *context)
+{
+	for (unsigned i = 0; i < hx_level_entries(level); i++) {
+		hx_pte e = hx_hal_pte_load(&table[i]);
+		uintptr_t at = entry_va(va, level, i);
+		bool go_on = true;
+		switch (hx_hal_pte_kind(e, level)) {
+		case HX_PTE_LEAF:
+			go_on = visit(context, hx_va(at), hx_hal_pte_pa(e, level),
+				      hx_level_bytes(level), hx_hal_pte_flags(e, level));
+			break;
+		case HX_PTE_TABLE:
+			go_on = visit_table(hx_child_of(e, level), level - 1, at, visit, context);
+			break;
+		case HX_PTE_EMPTY:
+		case HX_PTE_SOFT:
+			break;
+		}
+		if (!go_on) {
+			return false;
+		}
+	}
+	return true;
+}
+
+void hx_pagetable_visit(const struct hx_pagetable *t, hx_leaf_fn visit, void *context)
+{
+	if (t && t->frames) {
+		(void)visit_table(hx_table_at(t->root), hx_root_level(), 0, visit, context);
+	}
+}
+
+/* ---- Validate ---- */
+
+static bool leaf_is_sound(const struct hx_pagetable *t, hx_pte e, unsigned level)
+{
+	uint64_t pa = hx_hal_pte_pa(e, level).v, flags = hx_hal_pte_flags(e, level);
+	bool writable = (flags & HX_PAGE_WRITABLE) != 0;
+	uint64_t preset = hx_feature(HX_MMU_HARDWARE_AD)
+				  ? 0
+				  : HX_PAGE_ACCESSED | (writable ? HX_PAGE_DIRTY : 0);
+	return level <= hx_highest_leaf() && hx_is_aligned(pa, hx_level_bytes(level)) &&
+	       (pa + (hx_level_bytes(level) - 1)) >> hx_hal_geometry.pa_bits == 0 &&
+	       (flags & preset) == preset && (t->kernel || !(flags & HX_PAGE_GLOBAL)) &&
+	       (t->wx == HX_WX_OFF || !writable || (flags & HX_PAGE_NO_EXECUTE));
+}
+
+/* Is it safe to look into the frame, and is it a table of ours? */
+static bool frame_is_ours(const struct hx_pagetable *t, struct hx_pa table)
+{
+	struct hx_pfn frame = hx_pa_to_pfn(table);
+	if (!hx_frames_zone_of(t->frames, frame)) {
+		return false;
+	}
+	const struct hx_frame *f = t->db ? hx_framedb_find(t->db, frame) : NULL;
+	return !t->db || (f && f->tag == HX_TAG_TABLE && f->owner == t);
+}
+
+/* Number of tables, and the sum of their frame numbers. */
+struct tally {
+	uint64_t tables, sum;
+};
+
+/* Entries [first, end) of a table and all below; counts tables. */
+static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned level,
+		     unsigned first, unsigned end, struct tally *tally)
+{
+	bool root = level == hx_root_level();
+	for (unsigned i = first; i < end; i++) {
+		hx_pte e = hx_hal_pte_load(&table[i]);
+		switch (hx_hal_pte_kind(e, level)) {
+		case HX_PTE_EMPTY:
+			break;
+		case HX_PTE_SOFT:
+			return false; /* none outlives the call that made it */
+		case HX_PTE_LEAF:
+			if (!leaf_is_sound(t, e, level)) {
+				return false;
+			}
+			break;
+		case HX_PTE_TABLE: {
+			unsigned entries = hx_level_entries(level - 1);
+			/* More than the counter knows: a circle, perhaps. */
+			tally->sum += hx_pa_to_pfn(hx_hal_pte_pa(e, level)).v;
+			if (++tally->tables > t->counters.tables ||
+			    !frame_is_ours(t, hx_hal_pte_pa(e, level))) {
+				return false;
+			}
+			const hx_pte *child = hx_child_of(e, level);
+			if (!(root && t->kernel) &&
+			    hx_table_is_empty(child, level - 1, 0, entries)) {
+				return false;
+			}
+			if (!is_sound(t, child, level - 1, 0, entries, tally)) {
+				return false;
+			}
+			break;
+		}
+		}
+	}
+	return true;
+}
+
+/*
+ * The half that it does not own: EMPTY in a kernel table, the kernel's entries in
+ * another. The machine may mark root entries as accessed, in each root apart.
+ */
+static bool other_half_is_sound(const struct hx_pagetable *t)
+{
+	unsigned level = hx_root_level(), half = hx_level_entries(level) / 2;
+	const hx_pte *root = hx_table_at(t->root);
+	if (t->kernel) {
+		return hx_table_is_empty(root, level, 0, half);
+	}
+	const hx_pte *from = hx_table_at(t->shared->root);
+	for (unsigned i = half; i < 2 * half; i++) {
+		hx_pte ours = hx_hal_pte_load(&root[i]), theirs = hx_hal_pte_load(&from[i]);
+		enum hx_pte_kind kind = hx_hal_pte_kind(theirs, level);
+		if (hx_hal_pte_kind(ours, level) != kind) {
+			return false;
+		}
+		if (kind != HX_PTE_EMPTY &&
+		    hx_hal_pte_pa(ours, level).v != hx_hal_pte_pa(theirs, level).v) {
+			return false;
+		}
+	}
+	return true;
+}
+
+hx_status hx_pagetable_validate(struct hx_pagetable *t)
+{
+	if (!t || !t->frames) {
+		return HX_NOT_INITIALIZED;
+	}
+	unsigned long irq = hx_lock_acquire(&t->lock);
+	unsigned level = hx_root_level(), half = hx_level_entries(level) / 2;
+	struct tally tally = {1, hx_pa_to_pfn(t->root).v};
+	bool sound = frame_is_ours(t, t->root) && other_half_is_sound(t) &&
+		     is_sound(t, hx_table_at(t->root), level, t->kernel ? half : 0,
+			      t->kernel ? 2 * half : half, &tally) &&
+		     tally.tables == t->counters.tables && tally.sum == t->table_sum;
+	hx_lock_release(&t->lock, irq);
+	return sound ? HX_OK : HX_CORRUPTED;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * TLB shootdown: make every CPU that may have cached a translation forget it.
+ *
+ * Each CPU has a mailbox. An initiator writes its request into its own mailbox,
+ * sets its bit in the inbox of each target, interrupts them, invalidates its own
+ * TLB meanwhile, and waits until no target is left in its `waiting`:
+ *
+ *      mailbox of initiator 2           mailbox of target 5
+ *      ranges, n  <-------------------  inbox: bit 2
+ *      waiting: bit 5  <-- cleared when 5 has invalidated
+ *
+ * There is no lock, so any number of initiators run at once. One that waits does
+ * so with interrupts off and serves its own inbox; so does a CPU that waits for
+ * a lock (hx/lock.h). Serving takes no lock and waits for nobody, hence nobody
+ * waits in a circle: a target answers from its interrupt, from one of these two
+ * loops, or a bounded time later, when it turns interrupts on.
+ *
+ * A mailbox holds one request because its CPU makes one at a time: interrupts
+ * are off from the first write until the last answer.
+ */
+#include "internal.h"
+
+/*
+ * A range of more pages is flushed as a whole. An address costs some hundred
+ * cycles to invalidate on x86_64 and a fence on RISC-V, refilling a TLB of a
+ * thousand entries costs some ten thousand: they meet at about this many.
+ */
+enum { FLUSH_PAGES_MAX = 64 };
+
+struct mailbox {
+	uint64_t inbox;   /* CPUs that ask this one; atomic */
+	uint64_t waiting; /* CPUs that this one still waits for; atomic */
+	const struct hx_tlb_range *ranges;
+	unsigned n;
+} __attribute__((aligned(64)));
+
+static struct mailbox mailboxes[HX_CPUS_MAX];
+
+void hx_upcall_tlb_ipi(void)
+{
+	unsigned me = hx_hal_cpu_id();
+	if (__atomic_load_n(&mailboxes[me].inbox, __ATOMIC_RELAXED) == 0) {
+		return;
+	}
+	/* Acquire: the requests, and the changes of tables before them, are visible. */
+	uint64_t from = __atomic_exchange_n(&mailboxes[me].inbox, 0, __ATOMIC_ACQUIRE);
+	for (; from != 0; from &= from - 1) {
+		struct mailbox *m = &mailboxes[hx_ctz64(from)];
+		hx_hal_tlb_local(m->ranges, m->n);
+		/* The last touch: once it is out, the initiator may go. */
+		__atomic_fetch_and(&m->waiting, ~hx_cpus_of(me).bits, __ATOMIC_RELEASE);
+	}
+}
+
+/* Interrupt @p others and have them invalidate; they do so from now on. */
+static void ask(struct mailbox *m, unsigned me, const struct hx_tlb_range *ranges, unsigned n,
+		struct hx_cpus others)
+{
+	m->ranges = ranges;
+	m->n = n;
+	__atomic_store_n(&m->waiting, others.bits, __ATOMIC_RELAXED);
+	for (uint64_t to = others.bits; to != 0; to &= to - 1) {
+		__atomic_fetch_or(&mailboxes[hx_ctz64(to)].inbox, hx_cpus_of(me).bits,
+				  __ATOMIC_RELEASE);
+	}
+	hx_hal_ipi_tlb(others);
+}
+
+static void count(uint64_t *counter, uint64_t n)
+{
+	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
+}
+
+static unsigned shootdown(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus,
+			  struct hx_mapper_counters *counters)
+{
+	unsigned long irq = hx_hal_irq_save();
+	unsigned me = hx_hal_cpu_id();
+	struct hx_cpus others = {cpus.bits & ~hx_cpus_of(me).bits};
+	unsigned asked = hx_popcount64(others.bits);
+	bool wait = false;
+	if (asked > 0) {
+		wait = !hx_hal_tlb_broadcast(ranges, n, others);
+		count(&counters->broadcasts, 1);
+	}
+	if (wait) {
+		ask(&mailboxes[me], me, ranges, n, others);
+		count(&counters->ipis, asked);
+	}
+	if (hx_cpus_has(cpus, me)) {
+		hx_hal_tlb_local(ranges, n);
+		count(&counters->local_flushes, 1);
+	}
+	while (wait && __atomic_load_n(&mailboxes[me].waiting, __ATOMIC_ACQUIRE) != 0) {
+		hx_upcall_tlb_ipi();
+		hx_hal_relax();
+	}
+	hx_hal_irq_restore(irq);
+	return asked;
+}
+
+unsigned hx_tlb_shootdown(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus)
+{
+	struct hx_mapper_counters nobody = {0};
+	return n == 0 ? 0 : shootdown(ranges, n, cpus, &nobody);
+}
+
+/*
+ * Which CPUs may hold a translation of @t that has just been changed? Those in
+ * its mask now. A CPU that is not there either left before, and then forgot all
+ * that it had, or its bit comes later in the one order of sequentially
+ * consistent operations; it loads the root after that, so its walks see the
+ * change (see hx_pagetable_load()). The fence puts the change before the look.
+ */
+static struct hx_cpus who_may_have(const struct hx_pagetable *t)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return (struct hx_cpus){__atomic_load_n(&t->active.bits, __ATOMIC_SEQ_CST)};
+}
+
+/* A kernel table's entries may be GLOBAL; a user table has none. */
+static struct hx_tlb_range everything(const struct hx_pagetable *t)
+{
+	return (struct hx_tlb_range){.asid = t->asid, .tables = true, .global = t->kernel};
+}
+
+static struct hx_tlb_range range_of(const struct hx_pagetable *t, const struct hx_gather *g)
+{
+	uint64_t pages = (uint64_t)((g->last - g->first) >> hx_level_shift(g->level)) + 1;
+	if (pages > FLUSH_PAGES_MAX) {
+		return everything(t);
+	}
+	return (struct hx_tlb_range){
+		.va = hx_va(g->first),
+		.pages = pages,
+		.asid = t->asid,
+		.level = (uint8_t)g->level,
+		.tables = g->tables,
+		.global = t->kernel,
+	};
+}
+
+void hx_gather_flush(struct hx_pagetable *t, const struct hx_gather *g)
+{
+	if (g->any) {
+		struct hx_tlb_range r = range_of(t, g);
+		(void)shootdown(&r, 1, who_may_have(t), &t->counters);
+	}
+}
+
+void hx_gather_flush_others(struct hx_pagetable *t, const struct hx_gather *g)
+{
+	if (g->any) {
+		struct hx_tlb_range r = range_of(t, g);
+		struct hx_cpus cpus = who_may_have(t);
+		cpus.bits &= ~hx_cpus_of(hx_hal_cpu_id()).bits;
+		(void)shootdown(&r, 1, cpus, &t->counters);
+	}
+}
+
+void hx_flush_table(struct hx_pagetable *t)
+{
+	struct hx_tlb_range r = everything(t);
+	(void)shootdown(&r, 1, who_may_have(t), &t->counters);
+}
+
+void hx_flush_this_cpu(struct hx_pagetable *t)
+{
+	struct hx_tlb_range r = {.asid = t->asid, .tables = true, .global = true};
+	hx_hal_tlb_local(&r, 1);
+	count(&t->counters.local_flushes, 1);
+}

@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * Page tables as objects: their frames, their life, loading them, and the checks
+ * of arguments that all operations share.
+ *
+ * A user table begins as a copy of the kernel half of a sealed kernel table's
+ * root. Sealing fixes these entries for good, so the copies never go out of date
+ * and what changes below them is seen by all. This is why the tables that hang
+ * off a kernel table's root are never freed while it lives.
+ */
+#include "internal.h"
+
+enum {
+	PFN_BITS_MAX = 44,                   /* room for a frame number in a soft entry */
+	TABLE_BITS_MAX = HX_FRAME_SHIFT - 3, /* a table is one frame of 8-byte entries */
+};
+
+uintptr_t hx_user_end(void)
+{
+	return (uintptr_t)1 << (hx_hal_geometry.va_bits - 1);
+}
+
+uintptr_t hx_kernel_start(void)
+{
+	return (uintptr_t)0 - hx_user_end();
+}
+
+/* ---- Arguments ---- */
+
+hx_status hx_mapper_check_range(const struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
+				uintptr_t *last)
+{
+	if (!t || !t->frames) {
+		return HX_NOT_INITIALIZED;
+	}
+	uint64_t page = hx_level_bytes(0);
+	if (!hx_is_aligned(va.v, page) || !hx_is_aligned(bytes, page)) {
+		return HX_INVALID_ALIGNMENT;
+	}
+	if (bytes == 0) {
+		return HX_INVALID_SIZE;
+	}
+	uintptr_t end;
+	if (bytes - 1 > UINTPTR_MAX || __builtin_add_overflow(va.v, (uintptr_t)(bytes - 1), &end)) {
+		return HX_INVALID_ADDRESS;
+	}
+	bool inside = t->kernel ? va.v >= hx_kernel_start() : end < hx_user_end();
+	if (!inside) {
+		return HX_INVALID_ADDRESS;
+	}
+	*last = end;
+	return HX_OK;
+}
+
+hx_status hx_mapper_check_flags(const struct hx_pagetable *t, uint64_t *flags)
+{
+	const uint64_t known = HX_PAGE_PRESENT | HX_PAGE_WRITABLE | HX_PAGE_USER |
+			       HX_PAGE_WRITE_THROUGH | HX_PAGE_NO_CACHE | HX_PAGE_ACCESSED |
+			       HX_PAGE_DIRTY | HX_PAGE_HUGE | HX_PAGE_GLOBAL | HX_PAGE_NO_EXECUTE;
+	uint64_t f = *flags;
+	if (!(f & HX_PAGE_PRESENT) || (f & ~known) || (!t->kernel && (f & HX_PAGE_GLOBAL))) {
+		return HX_INVALID_ARGUMENT;
+	}
+	if ((f & HX_PAGE_WRITABLE) && !(f & HX_PAGE_NO_EXECUTE)) {
+		if (t->wx == HX_WX_REFUSE) {
+			return HX_PERMISSION_DENIED;
+		}
+		f |= t->wx == HX_WX_FORCE ? HX_PAGE_NO_EXECUTE : 0;
+	}
+	/* A machine that does not set them faults on a page that lacks them. */
+	if (!hx_feature(HX_MMU_HARDWARE_AD)) {
+		f |= HX_PAGE_ACCESSED | (f & HX_PAGE_WRITABLE ? HX_PAGE_DIRTY : 0);
+	}
+	*flags = f & ~HX_PAGE_HUGE;
+	return HX_OK;
+}
+
+/* ---- Table frames ---- */
+
+static struct hx_pfn_result allocate_table(struct hx_frames *frames, struct hx_framedb *db,
+					   struct hx_pagetable *owner)
+{
+	/* No pressure event: its handlers must not run under the table's lock. */
+	struct hx_pfn_result r = hx_frames_allocate(frames, HX_ORDER_4K, HX_ALLOC_NO_PRESSURE);
+	if (r.status == HX_OK && db) {
+		r.status = hx_framedb_set(db, r.value, 1, HX_TAG_TABLE, owner);
+		if (r.status != HX_OK) {
+			hx_status freed = hx_frames_free(frames, r.value, HX_ORDER_4K);
+			HX_ASSERT(freed == HX_OK);
+		}
+	}
+	return r;
+}
+
+void hx_table_free(struct hx_pagetable *t, struct hx_pa table)
+{
+	struct hx_pfn frame = hx_pa_to_pfn(table);
+	if (t->db) {
+		hx_status s = hx_framedb_set(t->db, frame, 1, HX_TAG_FREE, NULL);
+		HX_ASSERT(s == HX_OK); /* its section exists since it was tagged */
+	}
+	hx_status s = hx_frames_free(t->frames, frame, HX_ORDER_4K);
+	HX_ASSERT(s == HX_OK);
+	t->counters.tables--;
+	t->table_sum -= frame.v;
+}
+
+hx_status hx_reserve_fill(struct hx_pagetable *t, struct hx_reserve *r, uint64_t count)
+{
+	*r = (struct hx_reserve){{0}, 0};
+	while (r->count < count) {
+		struct hx_pfn_result f = allocate_table(t->frames, t->db, t);
+		if (f.status != HX_OK) {
+			while (r->count > 0) {
+				hx_table_free(t, hx_reserve_take(r));
+			}
+			return f.status;
+		}
+		struct hx_pa table = hx_pfn_to_pa(f.value);
+		hx_table_at(table)[0] = r->head.v;
+		r->head = table;
+		r->count++;
+		t->counters.tables++;
+		t->table_sum += f.value.v;
+	}
+	return HX_OK;
+}
+
+struct hx_pa hx_reserve_take(struct hx_reserve *r)
+{
+	HX_ASSERT(r->count > 0);
+	struct hx_pa table = r->head;
+	r->head = hx_pa(hx_table_at(table)[0]);
+	r->count--;
+	return table;
+}
+
+bool hx_table_is_empty(const hx_pte *table, unsigned level, unsigned first, unsigned end)
+{
+	for (unsigned i = first; i < end; i++) {
+		if (hx_hal_pte_kind(hx_hal_pte_load(&table[i]), level) != HX_PTE_EMPTY) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* ---- Life ---- */
+
+/* What the walker takes for granted about a machine. */
+static bool geometry_is_walkable(const struct hx_geometry *g)
+{
+	if (g->levels < 2 || g->levels > HX_LEVELS_MAX || g->page_shift != HX_FRAME_SHIFT ||
+	    g->pa_bits > HX_FRAME_SHIFT + PFN_BITS_MAX) {
+		return false;
+	}
+	unsigned va_bits = g->page_shift;
+	for (unsigned l = 0; l < g->levels; l++) {
+		va_bits += g->bits[l];
+		if (g->bits[l] == 0 || g->bits[l] > TABLE_BITS_MAX) {
+			return false;
+		}
+	}
+	/* Leaves at level 0, and at each level up to the highest that has them. */
+	unsigned leaves = g->leaf_levels;
+	return va_bits == g->va_bits && va_bits <= 8 * sizeof(uintptr_t) && (leaves & 1) &&
+	       (leaves & (leaves + 1)) == 0 && leaves < 1u << g->levels;
+}
+
+hx_status hx_pagetable_init(struct hx_pagetable *t, const struct hx_pagetable_config *c)
+{
+	if (!t || !c || !c->frames || (unsigned)c->wx > HX_WX_OFF ||
+	    (c->kernel && !c->kernel->kernel)) {
+		return HX_INVALID_ARGUMENT;
+	}
+	if (c->kernel && !c->kernel->sealed) {
+		return HX_NOT_INITIALIZED;
+	}
+	if (!geometry_is_walkable(&hx_hal_geometry)) {
+		return HX_NOT_SUPPORTED;
+	}
+	struct hx_pfn_result root = allocate_table(c->frames, c->db, t);
+	if (root.status != HX_OK) {
+		return root.status;
+	}
+	*t = (struct hx_pagetable){
+		.root = hx_pfn_to_pa(root.value),
+		.frames = c->frames,
+		.db = c->db,
+		.wx = c->wx,
+		.kernel = !c->kernel,
+		.huge = c->huge,
+		/* One identifier for all: every load forgets the table before it. */
+		.asid = HX_ASID_KERNEL,
+		.shared = c->kernel,
+		.counters.tables = 1,
+		.table_sum = root.value.v,
+	};
+	unsigned entries = hx_level_entries(hx_root_level());
+	hx_pte *to = hx_table_at(t->root);
+	const hx_pte *from = c->kernel ? hx_table_at(c->kernel->root) : NULL;
+	for (unsigned i = 0; i < entries; i++) {
+		to[i] = from && i >= entries / 2 ? hx_hal_pte_load(&from[i]) : 0;
+	}
+	return HX_OK;
+}
+
+/* Free the tables below entries [first, end) of a table. */
+static void free_below(struct hx_pagetable *t, const hx_pte *table, unsigned level, unsigned first,
+		       unsigned end)
+{
+	for (unsigned i = first; i < end; i++) {
+		hx_pte e = hx_hal_pte_load(&table[i]);
+		if (hx_hal_pte_kind(e, level) != HX_PTE_TABLE) {
+			continue;
+		}
+		if (level > 1) {
+			free_below(t, hx_child_of(e, level), level - 1, 0,
+				   hx_level_entries(level - 1));
+		}
+		hx_table_free(t, hx_hal_pte_pa(e, level));
+	}
+}
+
+hx_status hx_pagetable_destroy(struct hx_pagetable *t)
+{
+	if (!t || !t->frames) {
+		return HX_NOT_INITIALIZED;
+	}
+	unsigned long irq = hx_lock_acquire(&t->lock);
+	bool busy = __atomic_load_n(&t->active.bits, __ATOMIC_SEQ_CST) != 0;
+	if (!busy) {
+		/* Nobody to flush: every CPU that had it loaded has forgotten it since. */
+		unsigned entries = hx_level_entries(hx_root_level());
+		free_below(t, hx_table_at(t->root), hx_root_level(), t->kernel ? entries / 2 : 0,
+			   t->kernel ? entries : entries / 2);
+		hx_table_free(t, t->root);
+		t->frames = NULL; /* NOT_INITIALIZED from here on */
+	}
+	hx_lock_release(&t->lock, irq);
+	return busy ? HX_BUSY : HX_OK;
+}
+
+/* ---- The kernel half ---- */
+
+/* Count the EMPTY root entries of the range, or fill them with tables in hand. */
+static uint64_t visit_missing_roots(struct hx_pagetable *t, uintptr_t va, uintptr_t last,
+				    struct hx_reserve *fill)
+{
+	unsigned root_level = hx_root_level();
+	hx_pte *root = hx_table_at(t->root);
+	uint64_t missing = 0;
+	for (unsigned i = hx_level_index(va, root_level); i <= hx_level_index(last, root_level);
+	     i++) {
+		if (hx_hal_pte_kind(hx_hal_pte_load(&root[i]), root_level) != HX_PTE_EMPTY) {
+			continue;
+		}
+		missing++;
+		if (fill) {
+			struct hx_pa table = hx_reserve_take(fill);
+			hx_memset(hx_ptr(table), 0,
+				  hx_level_entries(root_level - 1) * sizeof(hx_pte));
+			hx_hal_pte_store(&root[i], hx_hal_pte_table(table));
+		}
+	}
+	return missing;
+}
+
+hx_status hx_pagetable_prepare(struct hx_pagetable *t, struct hx_va va, uint64_t bytes)
+{
+	uintptr_t last;
+	hx_status s = hx_mapper_check_range(t, va, bytes, &last);
+	if (s != HX_OK) {
+		return s;
+	}
+	if (!t->kernel) {
+		return HX_INVALID_ARGUMENT;
+	}
+	unsigned long irq = hx_lock_acquire(&t->lock);
+	struct hx_reserve reserve;
+	uint64_t missing = visit_missing_roots(t, va.v, last, NULL);
+	s = missing > 0 && t->sealed ? HX_NOT_SUPPORTED : hx_reserve_fill(t, &reserve, missing);
+	if (s == HX_OK && missing > 0) {
+		/* Nothing is mapped by it yet: there is nothing to flush or to publish. */
+		(void)visit_missing_roots(t, va.v, last, &reserve);
+	}
+	hx_lock_release(&t->lock, irq);
+	return s;
+}
+
+void hx_pagetable_seal(struct hx_pagetable *t)
+{
+	unsigned long irq = hx_lock_acquire(&t->lock);
+	t->sealed = t->kernel;
+	hx_lock_release(&t->lock, irq);
+}
+
+/* ---- Loading ---- */
+
+static struct hx_pagetable *kernel_of(struct hx_pagetable *t)
+{
+	return t->shared ? t->shared : t;
+}
+
+/* What each CPU runs: its own to read and write, with interrupts off. */
+static const struct hx_pagetable *loaded[HX_CPUS_MAX];
+
+static void enter(struct hx_pagetable *t, struct hx_cpus me)
+{
+	__atomic_fetch_or(&t->active.bits, me.bits, __ATOMIC_SEQ_CST);
+}
+
+static void leave(struct hx_pagetable *t, struct hx_cpus me)
+{
+	__atomic_fetch_and(&t->active.bits, ~me.bits, __ATOMIC_SEQ_CST);
+}
+
+void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous)
+{
+	unsigned long irq = hx_hal_irq_save();
+	struct hx_cpus me = hx_cpus_of(hx_hal_cpu_id());
+	struct hx_pagetable *kernel = kernel_of(t);
+	struct hx_pagetable *old_kernel = previous ? kernel_of(previous) : NULL;
+	/*
+	 * The bit comes before the root. Who changes the table first stores the
+	 * change and then reads the mask: either the bit is there, and this CPU is
+	 * asked to invalidate, or the bit came later, and the walks that start with
+	 * root_load find the change already made. The other way round, a walk could
+	 * cache the old entry while the mask still says that nobody has it.
+	 */
+	enter(kernel, me);
+	enter(t, me);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	hx_hal_root_load(t->root, t->asid, false);
+	loaded[hx_hal_cpu_id()] = t;
+	if (old_kernel != kernel) {
+		hx_flush_this_cpu(t); /* GLOBAL entries of another kernel half */
+	}
+	/*
+	 * Here the CPU can neither walk the old table nor has it anything of it
+	 * cached: from now on it need not be asked.
+	 */
+	if (previous && previous != t && previous != kernel) {
+		leave(previous, me);
+	}
+	if (old_kernel && old_kernel != kernel && old_kernel != previous) {
+		leave(old_kernel, me);
+	}
+	hx_hal_irq_restore(irq);
+}
+
+/* ---- Spurious faults ---- */
+
+/* Do the rights and marks of a leaf let the access of @fault through? */
+static bool allows(uint64_t flags, const struct hx_fault *fault)
+{
+	bool user_page = (flags & HX_PAGE_USER) != 0;
+	uint64_t needed = fault->access == HX_ACCESS_WRITE ? HX_PAGE_WRITABLE : 0;
+	if (!(hx_hal_geometry.features & HX_MMU_HARDWARE_AD)) {
+		needed |= HX_PAGE_ACCESSED | (needed != 0 ? HX_PAGE_DIRTY : 0);
+	}
+	if ((flags & needed) != needed) {
+		return false;
+	}
+	if (fault->access == HX_ACCESS_EXECUTE) {
+		return fault->user == user_page && !(flags & HX_PAGE_NO_EXECUTE);
+	}
+	return fault->user ? user_page : !user_page || fault->user_access;
+}
+
+bool hx_pagetable_spurious(const struct hx_fault *fault)
+{
+	unsigned long irq = hx_hal_irq_save();
+	const struct hx_pagetable *t = loaded[hx_hal_cpu_id()];
+	struct hx_translation now = hx_translate(t, fault->va);
+	bool spurious = now.status == HX_OK && allows(now.flags, fault);
+	if (spurious) {
+		struct hx_tlb_range page = {
+			.va = hx_va(fault->va.v & ~(uintptr_t)(HX_FRAME_BYTES - 1)),
+			.pages = 1,
+			.asid = t->asid,
+			.global = fault->va.v >= hx_kernel_start(),
+		};
+		hx_hal_pt_publish(); /* absence may be cached at any level */
+		hx_hal_tlb_local(&page, 1);
+	}
+	hx_hal_irq_restore(irq);
+	return spurious;
+}
+
+/* ---- Flushing by request ---- */
+
+hx_status hx_flush(struct hx_pagetable *t, struct hx_va va, uint64_t bytes)
+{
+	uintptr_t last;
+	hx_status s = hx_mapper_check_range(t, va, bytes, &last);
+	if (s == HX_OK) {
+		struct hx_gather g = {.first = va.v, .last = last, .any = true};
+		hx_gather_flush(t, &g);
+	}
+	return s;
+}
+
+void hx_flush_all(struct hx_pagetable *t)
+{
+	if (t && t->frames) {
+		hx_flush_table(t);
+	}
+}

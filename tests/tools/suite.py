@@ -1,0 +1,402 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+"""Everything that tests/run runs: steps, each of which reports named results.
+
+A result's full name is STEP/TEST/CASE; a PATTERN (regular expression) picks results, and
+steps in which none can match are not built. The last line is the count.
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+TOOLS = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(TOOLS))
+BUILD = os.path.join(ROOT, "build", "tests")
+sys.path.insert(0, TOOLS)
+sys.path.insert(0, os.path.join(ROOT, "platforms", "tools"))
+# pylint: disable=wrong-import-position
+import check_layers
+import guest
+import tap
+
+JOBS = max(1, min(2, os.cpu_count() or 1))
+
+
+class Report:
+    """Counts results and prints each as it comes."""
+
+    def __init__(self, pattern):
+        self.pattern = pattern
+        self.passed = self.failed = self.skipped = 0
+        self.failures = []
+
+    def wants(self, name):
+        return not self.pattern or re.search(self.pattern, name)
+
+    def result(self, name, passed, detail="", skipped=None):
+        if not self.wants(name):
+            return
+        if skipped is not None and passed:
+            self.skipped += 1
+            print(f"skip  {name}  # {skipped}", flush=True)
+        elif passed:
+            self.passed += 1
+            print(f"ok    {name}", flush=True)
+        else:
+            self.failed += 1
+            self.failures.append(name)
+            print(f"FAIL  {name}", flush=True)
+            for line in detail.splitlines()[-40:]:
+                print(f"      | {line}", flush=True)
+
+
+def run(command, timeout=600, env=None, cwd=ROOT):
+    """-> (status, output); a time-out is status 124 with a line that says so."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=timeout, check=False, cwd=cwd,
+                              env={**os.environ, **(env or {})})
+        return done.returncode, done.stdout.decode(errors="replace")
+    except subprocess.TimeoutExpired as e:
+        output = (e.stdout or b"").decode(errors="replace")
+        return 124, f"{output}\nno end after {timeout} s"
+
+
+# ---- Steps that look at the tree ----
+
+PLANTED = [
+    ("memory/core/planted.c", '#include "../../hal/x86_64/pte.h"\n'),
+    ("memory/core/planted.c", "#include <stdio.h>\n"),
+    ("memory/core/planted.c", "#include <hx/platform.h>\n"),
+    ("memory/core/planted.c", "#ifdef __x86_64__\n#endif\n"),
+    ("hal/riscv64/planted.c", "#include <hx/frames.h>\n"),
+    ("hal/riscv64/planted.c", '#include "../x86_64/pte.h"\n'),
+    ("hal/sim/planted.c", '#include "../x86_64/hx_port.h"\n'),
+    ("hal/x86_64/planted.c", None),  # no SPDX line
+]
+
+
+def step_layers(report, name):
+    complaints = check_layers.check(ROOT)
+    report.result(f"{name}/tree", not complaints, "\n".join(complaints))
+    # The check must be able to fail: plant one violation at a time.
+    for number, (path, text) in enumerate(PLANTED, 1):
+        with tempfile.TemporaryDirectory() as copy:
+            for folder in ("hal", "memory", "platforms"):
+                shutil.copytree(os.path.join(ROOT, folder), os.path.join(copy, folder))
+            with open(os.path.join(copy, path), "w", encoding="utf-8") as f:
+                f.write("int x;\n" if text is None else
+                        f"/* SPDX-License-Identifier: Apache-2.0 OR MIT */\n{text}")
+            report.result(f"{name}/planted-{number}", bool(check_layers.check(copy)),
+                          f"not seen: {path}: {text}")
+
+
+# (profile text, options, what the refusal must name; None: accepted)
+PROFILES = [
+    ("", [], None),
+    ('[memory]\nwx = "off"\n', [], None),
+    ('[memory]\nwx = "maybe"\n', [], ["memory.wx", "'maybe'", "force, refuse, off"]),
+    ("[memory]\nhuge_pages = 1\n", [], ["memory.huge_pages", "true or false"]),
+    ("[memory]\nheap_size_kb = -1\n", [], ["memory.heap_size_kb", "KiB"]),
+    ("[memory]\nheap_size_kb = true\n", [], ["memory.heap_size_kb"]),
+    ("[memory]\ncolour = 1\n", [], ["memory.colour", "unknown key", "heap_size_kb"]),
+    ("[memery]\n", [], ["memery", "memory, allocator"]),
+    ('[allocator]\nphysical = "best"\n', [], ["allocator.physical", "'best'", "buddy"]),
+    ('[allocator]\nheap = "glibc"\n', [], ["allocator.heap", "'glibc'", "simple"]),
+    ('[allocator]\nbuiltin_physical = []\n', [], ["allocator.builtin_physical"]),
+    ('[allocator]\nbuiltin_physical = ["bump", "bump"]\n', [], ["builtin_physical", "twice"]),
+    ('[allocator]\nphysical = "buddy"\nbuiltin_physical = ["bump"]\n', [],
+     ["allocator.physical", "builtin_physical"]),
+    ('[allocator]\nphysical = "slab"\nbuiltin_physical = ["slab", "bitmap"]\n', [],
+     ["physical_backing", "'buddy'"]),
+    ('[allocator]\nbuiltin_heap = ["simple"]\nheap = "simple"\n', [], ["builtin_heap", "bump"]),
+    ('[allocator]\nphysical = "buddy"\n', ["physical=bitmap"], None),
+    ("", ["physical=best"], ["option physical", "'best'"]),
+    ("[allocator\n", [], ["helix.toml"]),
+]
+
+
+def step_profiles(report, name):
+    script = os.path.join(ROOT, "platforms", "tools", "profile.py")
+    for number, (text, options, needles) in enumerate(PROFILES, 1):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "helix.toml")
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(text)
+            status, output = run([sys.executable, script, path, *options])
+        if needles is None:
+            well = status == 0 and "physical=" in output
+        else:
+            well = status == 1 and len(output.strip().splitlines()) == 1 and \
+                all(needle in output for needle in needles)
+            well = well and (path in output or "option " in output)
+        report.result(f"{name}/case-{number}", well, f"{text}\n{options}\n-> {status}: {output}")
+    status, output = run([sys.executable, script, os.path.join(ROOT, "platforms", "hosted",
+                                                               "helix.toml"),
+                          "physical=bitmap"])
+    report.result(f"{name}/option-over-profile",
+                  status == 0 and "physical=bitmap\n" in output, output)
+
+
+def step_unsupported_family(report, name):
+    """An unknown CPU stops configuration with a line that names the porting guide."""
+    with tempfile.TemporaryDirectory() as directory:
+        cross = os.path.join(directory, "m68k.ini")
+        with open(cross, "w", encoding="utf-8") as f:
+            f.write("[binaries]\nc = 'gcc'\nar = 'ar'\n[host_machine]\nsystem = 'none'\n"
+                    "cpu_family = 'm68k'\ncpu = 'm68k'\nendian = 'big'\n"
+                    "[properties]\nskip_sanity_check = true\n")
+        status, output = run(["meson", "setup", os.path.join(directory, "b"), ROOT,
+                              "--cross-file", cross])
+    report.result(name, status != 0 and "hal/PORTING.md" in output and "m68k" in output, output)
+
+
+def step_headers(report, name):
+    """Each public header compiles alone, with both compilers, as C11."""
+    for compiler in ("gcc", "clang"):
+        if not shutil.which(compiler):
+            report.result(f"{name}/{compiler}", True, skipped=f"{compiler} is not installed")
+            continue
+        for base in ("hal/include", "memory/include", "platforms/include"):
+            folder = os.path.join(ROOT, base, "hx")
+            for header in sorted(h for h in os.listdir(folder) if h.endswith(".h")):
+                if header == "pte_access.h":
+                    continue  # a piece of a port's header, by its own words
+                with tempfile.NamedTemporaryFile("w", suffix=".c") as alone:
+                    alone.write(f"#include <hx/{header}>\n")
+                    alone.flush()
+                    status, output = run(
+                        [compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only",
+                         "-DHX_SIM_CODEC_X86_64", "-DHX_SIM_LEVELS=4",
+                         *[f"-I{os.path.join(ROOT, d)}" for d in
+                           ("hal/include", "memory/include", "platforms/include", "hal/sim")],
+                         f"-I{os.path.join(BUILD, 'hosted-gcc', 'memory', 'include')}",
+                         alone.name])
+                report.result(f"{name}/{compiler}/{header}", status == 0, output)
+
+
+def step_consumer(report, name):
+    """Somebody else's project takes the library as a Meson subproject."""
+    with tempfile.TemporaryDirectory() as directory:
+        project = os.path.join(directory, "kernel")
+        shutil.copytree(os.path.join(ROOT, "tests", "consumer"), project)
+        os.makedirs(os.path.join(project, "subprojects"))
+        os.symlink(ROOT, os.path.join(project, "subprojects", "helix-memory"))
+        folder = os.path.join(directory, "b")
+        status, output = run(["meson", "setup", folder, project])
+        if status == 0:
+            status, output = run(["meson", "compile", "-C", folder])
+        if status == 0:
+            status, output = run([os.path.join(folder, "consumer")])
+        report.result(f"{name}/subproject", status == 0, output)
+        status, output = run(["meson", "introspect", "--installed", folder])
+        report.result(f"{name}/installs-nothing", status == 0 and output.strip() == "{}", output)
+
+
+# ---- Steps that build and run ----
+
+def build(report, name, options, cross=None, env=None):
+    """Configure and compile with -Werror. -> the build folder, or None after a report."""
+    folder = os.path.join(BUILD, name)
+    command = ["meson", "setup", folder, ROOT, "-Dwerror=true", *options]
+    if cross:
+        command += ["--cross-file", os.path.join(ROOT, "platforms", "cross", f"{cross}.ini")]
+    if os.path.exists(os.path.join(folder, "build.ninja")):
+        command.append("--reconfigure")
+    elif os.path.exists(folder):
+        shutil.rmtree(folder)
+    status, output = run(command, env=env)
+    if status == 0:
+        status, output = run(["meson", "compile", "-C", folder, f"-j{JOBS}"], timeout=900)
+    if status != 0:
+        report.result(f"{name}/build", False, output)
+        return None
+    if report.wants(f"{name}/build"):
+        report.result(f"{name}/build", True)
+    return folder
+
+
+def case_name(text):
+    """Check writes file:case:function: message; guests write suite.case."""
+    match = re.fullmatch(r"[^:]*:([^:]+):[^:]+:.*", text)
+    return match[1] if match else text
+
+
+def run_test(test, extra_env):
+    start = time.monotonic()
+    status, output = run(test["cmd"], timeout=test["timeout"] or 300,
+                         env={**test["env"], **extra_env})
+    return test, status, output, time.monotonic() - start
+
+
+def meson_tests(report, name, folder, env=None, keep=lambda test: True):
+    """Run the tests that Meson knows in @folder, each case a result of its own."""
+    status, output = run(["meson", "introspect", "--tests", folder])
+    tests = [t for t in json.loads(output) if keep(t["name"])] if status == 0 else []
+    if not tests:
+        report.result(f"{name}/tests", False, f"no tests\n{output}")
+        return
+    # A pattern that names tests of this step runs only those.
+    named = [t for t in tests if report.pattern and
+             re.search(report.pattern, f"{name}/{t['name']}/")]
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        for test, status, output, seconds in pool.map(lambda t: run_test(t, env or {}),
+                                                      named or tests):
+            full = f"{name}/{test['name']}"
+            cases, complaints = tap.read(output.splitlines())
+            for case in cases:
+                report.result(f"{full}/{case_name(case.name)}", case.passed, output,
+                              case.skipped)
+            failed = [c for c in cases if not c.passed]
+            if complaints or (status != 0) != bool(failed):
+                report.result(f"{full}/stream", False,
+                              "\n".join([output, *complaints, f"exit status {status}",
+                                         f"{seconds:.1f} s"]))
+
+
+SANITIZED = ["-Db_sanitize=address,undefined", "-Db_lundef=false", "--buildtype=debugoptimized"]
+SANITIZER_ENV = {"UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+                 "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0"}
+
+
+def hosted(compiler, options, keep=lambda test: True):
+    def step(report, name):
+        env = {"CC": compiler}
+        if not shutil.which(compiler):
+            report.result(f"{name}/build", True, skipped=f"{compiler} is not installed")
+            return
+        folder = build(report, name, ["-Dtests=enabled", *options], env=env)
+        if folder:
+            meson_tests(report, name, folder, SANITIZER_ENV, keep)
+    return step
+
+
+def check_image(report, name, kernel):
+    """What a guest image must not have: undefined symbols, libgcc, W+X segments."""
+    status, output = run(["readelf", "-W", "-s", "-l", kernel])
+    undefined = [line for line in output.splitlines()
+                 if re.search(r"\bUND\s+\S", line)]
+    report.result(f"{name}/no-undefined-symbols", status == 0 and not undefined,
+                  "\n".join(undefined) or output[-500:])
+    libgcc = [line for line in output.splitlines()
+              if re.search(r"\s__(\w+[sdt]i[234]|clzdi2|ctzdi2|popcountdi2)$", line)]
+    report.result(f"{name}/no-libgcc", not libgcc, "\n".join(libgcc))
+    both = [line for line in output.splitlines() if re.search(r"LOAD.*\bRWE\b", line)]
+    report.result(f"{name}/no-writable-executable-segment", not both, "\n".join(both))
+
+
+def guests(family, compiler):
+    def step(report, name):
+        folder = build(report, name, ["--buildtype=release"], cross=f"{family}-{compiler}")
+        if not folder:
+            return
+        check_image(report, name, os.path.join(folder, "tests", "guest", "helix-tests.elf"))
+        check_image(report, f"{name}/demo",
+                    os.path.join(folder, "platforms", "demo", "helix-demo.elf"))
+        meson_tests(report, name, folder)
+    return step
+
+
+# (name, family, arguments of platforms/boot, lines that must stand in the log, exit well?)
+def boots():
+    for family in ("riscv64", "x86_64"):
+        yield f"{family}-default", family, [], [], True
+        for profile in ("minimal", "server"):
+            yield f"{family}-{profile}", family, ["--profile", profile], [], True
+        yield (f"{family}-chosen", family,
+               ["--append", "hx.physical=bitmap hx.heap=simple"],
+               ["physical bitmap, heap simple"], True)
+        yield (f"{family}-unknown-name", family, ["--append", "hx.physical=best"],
+               ["hx.physical=best is not built in; allowed: bump bitmap buddy slab"], False)
+        yield (f"{family}-smallest", family, ["--mem", "32M", "--smp", "1"], [], True)
+        yield (f"{family}-smallest-minimal", family,
+               ["--mem", "32M", "--smp", "1", "--profile", "minimal"], [], True)
+        yield f"{family}-64G-8-cpus", family, ["--mem", "64G", "--smp", "8"], [], True
+        yield f"{family}-1T", family, ["--mem", "1T", "--profile", "server"], [], True
+        yield (f"{family}-initrd", family, ["--initrd", os.path.join(ROOT, "README.md")],
+               ["initrd"], True)
+        yield f"{family}-clang", family, ["--compiler", "clang"], [], True
+    for machine in ("pc", "microvm", "iso"):
+        yield f"x86_64-{machine}", "x86_64", ["--machine", machine], [], True
+    yield "x86_64-qemu64", "x86_64", ["--cpu", "qemu64"], [], True
+    yield "riscv64-sv39", "riscv64", ["--append", "hx.paging=sv39"], ["3 levels"], True
+    yield "riscv64-too-small", "riscv64", ["--mem", "8M"], [], False
+    yield "x86_64-too-small", "x86_64", ["--mem", "8M"], [], False
+
+
+def step_boots(report, name):
+    for boot, family, arguments, needles, well in boots():
+        full = f"{name}/{boot}"
+        if not report.wants(full):
+            continue
+        status, output = run([os.path.join(ROOT, "platforms", "boot"), family, *arguments,
+                              "--timeout", "90"], timeout=400)
+        missing = [n for n in needles if n not in output]
+        hung = "no end after" in output
+        report.result(full, (status == 0) == well and not missing and not hung,
+                      f"{output}\nmissing: {missing}\nstatus {status}, expected "
+                      f"{'0' if well else 'not 0'}")
+
+
+STEPS = [
+    # name, function, part of --quick, what its results' names begin with
+    ("layers", step_layers, True),
+    ("profiles", step_profiles, True),
+    ("unsupported-family", step_unsupported_family, True),
+    ("hosted-gcc", hosted("gcc", SANITIZED), True),
+    ("headers", step_headers, True),
+    ("consumer", step_consumer, False),
+    ("hosted-gcc-sv48", hosted("gcc", [*SANITIZED, "-Dsim_paging=sv48"]), False),
+    ("hosted-gcc-sv39", hosted("gcc", [*SANITIZED, "-Dsim_paging=sv39"]), False),
+    ("hosted-gcc-sv57", hosted("gcc", [*SANITIZED, "-Dsim_paging=sv57"]), False),
+    ("hosted-gcc-release", hosted("gcc", ["--buildtype=release", "-Dsim_paging=sv48"]), False),
+    ("hosted-clang", hosted("clang", ["-Dasserts=debug", "--buildtype=debugoptimized"]), False),
+    ("hosted-tsan", hosted("gcc", ["-Db_sanitize=thread", "-Db_lundef=false"],
+                           lambda test: "threads" in test or test == "conformance"), False),
+    ("hosted-minimal", hosted("gcc", ["-Dprofile=minimal", "--buildtype=release"]), False),
+    ("guest-riscv64-gcc", guests("riscv64", "gcc"), False),
+    ("guest-riscv64-clang", guests("riscv64", "clang"), False),
+    ("guest-x86_64-gcc", guests("x86_64", "gcc"), False),
+    ("guest-x86_64-clang", guests("x86_64", "clang"), False),
+    ("boots", step_boots, False),
+]
+
+
+def main(argv):
+    p = argparse.ArgumentParser(prog="tests/run", description="Run the tests; see the README.")
+    p.add_argument("--quick", action="store_true", help="the hosted part, within a minute")
+    p.add_argument("--list", action="store_true", help="name the steps")
+    p.add_argument("pattern", nargs="?", metavar="PATTERN",
+                   help="regular expression on STEP/TEST/CASE")
+    args = p.parse_args(argv)
+    steps = [s for s in STEPS if s[2] or not args.quick]
+    if args.list:
+        print("\n".join(s[0] for s in steps))
+        return 0
+    report = Report(args.pattern)
+    # A pattern that begins with a step's name runs that step alone.
+    if args.pattern:
+        alone = [s for s in steps
+                 if re.match(re.escape(s[0]) + r"(/|$)", args.pattern.removeprefix("^"))]
+        steps = alone or steps
+    start = time.monotonic()
+    for name, function, _ in steps:
+        begin = time.monotonic()
+        function(report, name)
+        print(f"      {name}: {time.monotonic() - begin:.1f} s", flush=True)
+    for failure in report.failures:
+        print(f"FAILED {failure}")
+    print(f"      all: {time.monotonic() - start:.0f} s")
+    print(f"{report.passed} passed, {report.failed} failed, {report.skipped} skipped")
+    return 0 if report.failed == 0 and report.passed > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,739 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * The simulated machine itself: its MMU against page tables that are written
+ * here entry by entry with the codec. Above all, that a missing flush is seen:
+ * each test of a stale translation first leaves the flush out and requires the
+ * machine to go wrong, then does it and requires the machine to be right.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <sim.h>
+
+#include "hx_test.h"
+
+#define RW (HX_PAGE_PRESENT | HX_PAGE_WRITABLE | HX_PAGE_NO_EXECUTE)
+#define RO (HX_PAGE_PRESENT | HX_PAGE_NO_EXECUTE)
+#define RX (HX_PAGE_PRESENT)
+
+enum { PAGE = 4096 };
+
+/* Virtual addresses of the user half that every geometry has; VA is 2 MiB aligned. */
+#define VA UINT64_C(0x140000000)
+
+static uint64_t next_frame; /* physical memory is handed out upwards */
+static uint64_t root;
+static struct hx_sim_stale last_stale;
+static unsigned stale_count;
+
+static void record_stale(const struct hx_sim_stale *s)
+{
+	last_stale = *s;
+	__atomic_fetch_add(&stale_count, 1, __ATOMIC_RELAXED);
+}
+
+/* What the machine's interrupt runs: the flush that a test posted. */
+static const struct hx_tlb_range *posted;
+static unsigned interrupts;
+
+void hx_upcall_tlb_ipi(void)
+{
+	HX_CHECK(hx_hal_irq_save() == 0); /* they are off */
+	if (posted != NULL) {
+		hx_hal_tlb_local(posted, 1);
+	}
+	__atomic_fetch_add(&interrupts, 1, __ATOMIC_RELEASE);
+}
+
+bool hx_upcall_fault(const struct hx_fault *fault)
+{
+	(void)fault;
+	return false;
+}
+
+static uint64_t take_frames(uint64_t bytes)
+{
+	next_frame = hx_align_down(next_frame + bytes - 1, bytes);
+	uint64_t pa = next_frame;
+	next_frame += bytes;
+	return pa;
+}
+
+static void start(const struct hx_sim_config *c)
+{
+	hx_sim_configure(c);
+	hx_hal_mmu_init();
+	hx_sim_on_stale(record_stale);
+	stale_count = interrupts = 0;
+	posted = NULL;
+	next_frame = HX_MIB(16);
+	root = take_frames(PAGE);
+	hx_hal_root_load(hx_pa(root), 0, false);
+}
+
+static hx_pte *slot(uint64_t table, unsigned level, uint64_t va)
+{
+	unsigned shift = 12 + 9 * level;
+	return (hx_pte *)hx_ptr(hx_pa(table)) + (va >> shift & 511);
+}
+
+/* The entry for va at level; tables on the way are made. */
+static hx_pte *entry_of(uint64_t in, uint64_t va, unsigned level)
+{
+	for (unsigned l = hx_hal_geometry.levels - 1u; l > level; l--) {
+		hx_pte *e = slot(in, l, va);
+		if (hx_hal_pte_kind(*e, l) != HX_PTE_TABLE) {
+			hx_hal_pte_store(e, hx_hal_pte_table(hx_pa(take_frames(PAGE))));
+		}
+		in = hx_hal_pte_pa(*e, l).v;
+	}
+	return slot(in, level, va);
+}
+
+static void map_at(uint64_t va, uint64_t pa, uint64_t flags, unsigned level)
+{
+	hx_hal_pte_store(entry_of(root, va, level),
+			 hx_hal_pte_leaf(hx_pa(pa), hx_hal_pte_prot(flags, level), level));
+	hx_hal_pt_publish();
+}
+
+static void map(uint64_t va, uint64_t pa, uint64_t flags)
+{
+	map_at(va, pa, flags, 0);
+}
+
+/* A frame filled with a number that tells it from others. */
+static uint64_t frame_with(uint64_t value)
+{
+	uint64_t pa = take_frames(PAGE);
+	*(uint64_t *)hx_ptr(hx_pa(pa)) = value;
+	return pa;
+}
+
+static void flush_page(uint64_t va)
+{
+	struct hx_tlb_range r = {.va = hx_va(va), .pages = 1};
+	hx_hal_tlb_local(&r, 1);
+}
+
+static struct hx_fault fault;
+
+static bool reach(uint64_t va, enum hx_access access, bool user, uint64_t *value)
+{
+	struct hx_sim_reference r = {
+		.va = hx_va(va), .access = access, .user = user, .bytes = 8, .value = *value};
+	bool done = hx_sim_access(&r, &fault);
+	*value = r.value;
+	return done;
+}
+
+/* Value at va, or 0 when the read faults. */
+static uint64_t read_at(uint64_t va)
+{
+	uint64_t value = 0;
+	return reach(va, HX_ACCESS_READ, false, &value) ? value : 0;
+}
+
+static bool write_at(uint64_t va, uint64_t value)
+{
+	return reach(va, HX_ACCESS_WRITE, false, &value);
+}
+
+static const struct hx_sim_config plain = {.cpu_count = 0};
+
+/* ---- Translation ---- */
+
+HX_TEST(leaves_of_every_size_translate)
+{
+	start(&plain);
+	for (unsigned level = 0; level < hx_hal_geometry.levels; level++) {
+		if (!(hx_hal_geometry.leaf_levels >> level & 1)) {
+			continue;
+		}
+		uint64_t bytes = UINT64_C(1) << (12 + 9 * level);
+		/* Above 1 GiB no memory is that large: the leaf names all of it from 0. */
+		uint64_t pa = level == 0 ? frame_with(7) : level == 1 ? take_frames(bytes) : 0;
+		uint64_t va = level < 3 ? VA & ~(bytes - 1) : 0;
+		hx_hal_pte_store(slot(root, hx_hal_geometry.levels - 1u, va), 0);
+		hx_hal_tlb_local(&(struct hx_tlb_range){.global = true}, 1);
+		map_at(va, pa, RW, level);
+		uint64_t offset = level < 2 ? bytes - 8 : HX_MIB(17);
+		HX_CHECK(write_at(va + offset, 0x1234 + level));
+		HX_CHECK_EQUAL(*(uint64_t *)hx_ptr(hx_pa(pa + offset)), 0x1234 + level);
+		HX_CHECK_EQUAL(read_at(va + offset), 0x1234 + level);
+	}
+	HX_CHECK_EQUAL(stale_count, 0);
+}
+
+HX_TEST(accesses_of_every_width)
+{
+	start(&plain);
+	uint64_t pa = frame_with(UINT64_C(0x8877665544332211));
+	map(VA, pa, RW);
+	for (unsigned bytes = 1; bytes <= 8; bytes *= 2) {
+		uint64_t mask = bytes == 8 ? UINT64_MAX : (UINT64_C(1) << 8 * bytes) - 1;
+		struct hx_sim_reference r = {.va = hx_va(VA), .bytes = (uint8_t)bytes};
+		HX_REQUIRE(hx_sim_access(&r, &fault));
+		HX_CHECK_EQUAL(r.value, UINT64_C(0x8877665544332211) & mask);
+		HX_CHECK_EQUAL(r.pa.v, pa);
+		r = (struct hx_sim_reference){.va = hx_va(VA + 16 * bytes),
+					      .access = HX_ACCESS_WRITE,
+					      .bytes = (uint8_t)bytes,
+					      .value = UINT64_MAX};
+		HX_REQUIRE(hx_sim_access(&r, &fault));
+		HX_CHECK_EQUAL(*(uint64_t *)hx_ptr(hx_pa(pa + 16 * bytes)), mask);
+	}
+}
+
+HX_TEST(rights_are_enforced)
+{
+	start(&plain);
+	uint64_t pa = frame_with(1);
+	for (unsigned bits = 0; bits < 8; bits++) {
+		uint64_t flags = HX_PAGE_PRESENT | (bits & 1 ? HX_PAGE_WRITABLE : 0) |
+				 (bits & 2 ? HX_PAGE_USER : 0) |
+				 (bits & 4 ? HX_PAGE_NO_EXECUTE : 0);
+		uint64_t va = VA + bits * PAGE;
+		map(va, pa, flags);
+		for (unsigned how = 0; how < 12; how++) {
+			enum hx_access access = (enum hx_access)(how % 3);
+			bool user = how / 3 % 2, sum = how / 6;
+			bool page_user = bits & 2;
+			bool allowed = user ? page_user : !page_user || sum;
+			allowed = allowed && (access != HX_ACCESS_WRITE || bits & 1);
+			allowed = allowed && (access != HX_ACCESS_EXECUTE ||
+					      (!(bits & 4) && user == page_user));
+			uint64_t value = 1;
+			hx_hal_user_access(sum);
+			HX_CHECK_EQUAL(reach(va, access, user, &value), allowed);
+			hx_hal_user_access(false);
+			if (!allowed) {
+				HX_CHECK_EQUAL(fault.va.v, va);
+				HX_CHECK_EQUAL(fault.access, access);
+				HX_CHECK_EQUAL(fault.user, user);
+				HX_CHECK(fault.cause != HX_FAULT_MISSING);
+			}
+		}
+	}
+	HX_CHECK_EQUAL(stale_count, 0);
+	HX_CHECK_EQUAL(hx_sim_counters().spurious_faults, 0);
+}
+
+HX_TEST(what_is_not_a_leaf_faults)
+{
+	start(&plain);
+	uint64_t edge = UINT64_C(1) << (hx_hal_geometry.va_bits - 1);
+	uint64_t bad[] = {edge, -edge - 8, edge | UINT64_C(1) << 63};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(bad); i++) {
+		HX_CHECK_EQUAL(read_at(bad[i]), 0); /* not canonical */
+		HX_CHECK(fault.cause != HX_FAULT_PROTECTION);
+	}
+	HX_CHECK_EQUAL(read_at(VA), 0); /* nothing there */
+	hx_hal_pte_store(entry_of(root, VA, 0), hx_hal_pte_soft(0x123456789abc));
+	hx_hal_pt_publish();
+	HX_CHECK_EQUAL(read_at(VA), 0);
+	/* A huge leaf whose address is not aligned to its size. */
+	uint64_t huge = VA + HX_GIB(1);
+	map_at(huge, HX_MIB(32), RW, 1);
+	HX_CHECK(write_at(huge, 1));
+	hx_hal_tlb_local(&(struct hx_tlb_range){.asid = 0}, 1);
+	map_at(huge, HX_MIB(32) + HX_MIB(1), RW, 1);
+	HX_CHECK(!write_at(huge, 1));
+}
+
+HX_TEST(a_leaf_size_that_the_machine_lacks_faults)
+{
+	start(&(struct hx_sim_config){.leaf_levels = 1});
+	map_at(VA, HX_MIB(32), RW, 1);
+	HX_CHECK(!write_at(VA, 1));
+}
+
+HX_TEST(accessed_and_dirty_are_set)
+{
+	start(&plain);
+	map(VA, frame_with(5), RW);
+	hx_pte *e = entry_of(root, VA, 0);
+	HX_CHECK_EQUAL(hx_hal_pte_flags(*e, 0) & (HX_PAGE_ACCESSED | HX_PAGE_DIRTY), 0);
+	HX_CHECK_EQUAL(read_at(VA), 5);
+	HX_CHECK_EQUAL(hx_hal_pte_flags(*e, 0), RW | HX_PAGE_ACCESSED);
+	HX_CHECK(write_at(VA, 6)); /* the clean translation is cached: DIRTY is set all the same */
+	HX_CHECK_EQUAL(hx_hal_pte_flags(*e, 0), RW | HX_PAGE_ACCESSED | HX_PAGE_DIRTY);
+	/* A refused access marks nothing. */
+	map(VA + PAGE, frame_with(5), RO);
+	HX_CHECK(!write_at(VA + PAGE, 1));
+	HX_CHECK_EQUAL(hx_hal_pte_flags(*entry_of(root, VA + PAGE, 0), 0), RO);
+}
+
+HX_TEST(without_hardware_bits_an_unmarked_page_faults)
+{
+	start(&(struct hx_sim_config){.hardware_ad = HX_SIM_OFF});
+	map(VA, frame_with(5), RW);
+	HX_CHECK_EQUAL(read_at(VA), 0);
+	map(VA, frame_with(6), RW | HX_PAGE_ACCESSED);
+	flush_page(VA);
+	HX_CHECK_EQUAL(read_at(VA), 6);
+	HX_CHECK(!write_at(VA, 1));
+	map(VA, frame_with(7), RW | HX_PAGE_ACCESSED | HX_PAGE_DIRTY);
+	flush_page(VA);
+	HX_CHECK(write_at(VA, 1));
+	HX_CHECK_EQUAL(stale_count, 0);
+}
+
+/* ---- Stale translations ---- */
+
+HX_TEST(remap_without_flush_reads_the_old_frame)
+{
+	start(&plain);
+	uint64_t old = frame_with(11), new = frame_with(22);
+	map(VA, old, RW);
+	HX_CHECK_EQUAL(read_at(VA), 11);
+	map(VA, new, RW);
+	HX_CHECK_EQUAL(read_at(VA), 11);
+	HX_CHECK_EQUAL(stale_count, 1);
+	HX_CHECK_EQUAL(last_stale.used.v, old);
+	HX_CHECK_EQUAL(last_stale.now.v, new);
+	HX_CHECK(last_stale.present && !last_stale.table);
+	HX_CHECK(hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(old))));
+	HX_CHECK_EQUAL(hx_sim_audit(), 1);
+	flush_page(VA);
+	HX_CHECK(!hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(old))));
+	HX_CHECK_EQUAL(hx_sim_audit(), 0);
+	HX_CHECK_EQUAL(read_at(VA), 22);
+	HX_CHECK_EQUAL(stale_count, 1);
+}
+
+HX_TEST(unmap_without_flush_still_reads)
+{
+	start(&plain);
+	map(VA, frame_with(11), RW);
+	HX_CHECK_EQUAL(read_at(VA), 11);
+	hx_hal_pte_store(entry_of(root, VA, 0), 0);
+	HX_CHECK_EQUAL(hx_sim_audit(), 1);
+	HX_CHECK_EQUAL(read_at(VA), 11);
+	HX_CHECK_EQUAL(stale_count, 1);
+	HX_CHECK(!last_stale.present);
+	flush_page(VA + PAGE); /* another page: no help */
+	HX_CHECK_EQUAL(read_at(VA), 11);
+	flush_page(VA);
+	HX_CHECK_EQUAL(read_at(VA), 0);
+	HX_CHECK_EQUAL(stale_count, 2);
+}
+
+HX_TEST(lowered_rights_without_flush_still_grant)
+{
+	static const struct {
+		uint64_t before, after;
+		enum hx_access access;
+	} cases[] = {
+		{RW, RO, HX_ACCESS_WRITE},
+		{RX, RO, HX_ACCESS_EXECUTE},
+		{RW, RW | HX_PAGE_USER, HX_ACCESS_READ}, /* the supervisor keeps out of it */
+		{RW, RW | HX_PAGE_NO_CACHE, HX_ACCESS_READ},
+	};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(cases); i++) {
+		start(&plain);
+		uint64_t pa = frame_with(3), value = 4;
+		map(VA, pa, cases[i].before);
+		HX_CHECK(reach(VA, cases[i].access, false, &value));
+		map(VA, pa, cases[i].after);
+		HX_CHECK(reach(VA, cases[i].access, false, &value));
+		HX_CHECK_EQUAL(stale_count, 1);
+		flush_page(VA);
+		bool cache_only = (cases[i].after & HX_PAGE_NO_CACHE) != 0;
+		HX_CHECK_EQUAL(reach(VA, cases[i].access, false, &value), cache_only);
+		HX_CHECK_EQUAL(stale_count, 1);
+	}
+}
+
+HX_TEST(raised_rights_without_flush_fault_spuriously)
+{
+	start(&plain);
+	uint64_t pa = frame_with(3);
+	map(VA, pa, RO);
+	HX_CHECK_EQUAL(read_at(VA), 3);
+	map(VA, pa, RW);
+	HX_CHECK(!write_at(VA, 4));
+	HX_CHECK_EQUAL(hx_sim_counters().spurious_faults, 1);
+#ifdef HX_SIM_CODEC_X86_64
+	HX_CHECK(write_at(VA, 4)); /* the fault itself dropped the entry */
+#else
+	HX_CHECK(!write_at(VA, 4));
+	flush_page(VA);
+	HX_CHECK(write_at(VA, 4));
+#endif
+	HX_CHECK_EQUAL(stale_count, 0);
+}
+
+HX_TEST(nothing_is_ever_evicted)
+{
+	enum { PAGES = 5000 };
+	start(&plain);
+	for (unsigned i = 0; i < PAGES; i++) {
+		map(VA + i * PAGE, frame_with(i + 1), RO);
+		HX_CHECK_EQUAL(read_at(VA + i * PAGE), i + 1);
+	}
+	for (unsigned i = 0; i < PAGES; i++) {
+		hx_hal_pte_store(entry_of(root, VA + i * PAGE, 0), 0);
+	}
+	HX_CHECK_EQUAL(hx_sim_audit(), PAGES);
+	for (unsigned i = 0; i < PAGES; i++) {
+		HX_CHECK_EQUAL(read_at(VA + i * PAGE), i + 1);
+	}
+	HX_CHECK_EQUAL(stale_count, PAGES);
+	/* A range in one call forgets exactly its pages. */
+	hx_hal_tlb_local(&(struct hx_tlb_range){.va = hx_va(VA + 10 * PAGE), .pages = 4000}, 1);
+	HX_CHECK_EQUAL(hx_sim_audit(), PAGES - 4000);
+	hx_hal_tlb_local(&(struct hx_tlb_range){.va = hx_va(VA), .pages = 10}, 1);
+	HX_CHECK_EQUAL(hx_sim_audit(), PAGES - 4010);
+	HX_CHECK_EQUAL(read_at(VA + 4009 * PAGE), 0);
+	HX_CHECK_EQUAL(read_at(VA + 4010 * PAGE), 4011);
+}
+
+HX_TEST(global_entries_outlive_what_does_not_name_them)
+{
+	start(&(struct hx_sim_config){.asid_bits = 4});
+	uint64_t pa = frame_with(9);
+	map(VA, pa, RW | HX_PAGE_GLOBAL);
+	HX_CHECK_EQUAL(read_at(VA), 9);
+	hx_hal_pte_store(entry_of(root, VA, 0), 0);
+	flush_page(VA);
+	hx_hal_tlb_local(&(struct hx_tlb_range){.asid = 0}, 1);
+	hx_hal_root_load(hx_pa(root), 0, false);
+	HX_CHECK_EQUAL(read_at(VA), 9);
+	hx_hal_root_load(hx_pa(root), 3, false); /* in every address space */
+	HX_CHECK_EQUAL(read_at(VA), 9);
+	HX_CHECK(hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(pa))));
+	struct hx_tlb_range r = {.va = hx_va(VA), .pages = 1, .asid = 3, .global = true};
+	hx_hal_tlb_local(&r, 1);
+	HX_CHECK_EQUAL(read_at(VA), 0);
+	HX_CHECK(!hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(pa))));
+}
+
+HX_TEST(entries_belong_to_their_address_space)
+{
+	start(&(struct hx_sim_config){.asid_bits = 4});
+	uint64_t pa = frame_with(1), other = frame_with(2);
+	hx_hal_root_load(hx_pa(root), 1, false);
+	map(VA, pa, RW);
+	HX_CHECK_EQUAL(read_at(VA), 1);
+	map(VA, other, RW);
+	hx_hal_root_load(hx_pa(root), 2, false); /* another one: walks */
+	HX_CHECK_EQUAL(read_at(VA), 2);
+	HX_CHECK_EQUAL(stale_count, 0);
+	hx_hal_root_load(hx_pa(root), 1, true); /* back, still stale */
+	HX_CHECK_EQUAL(read_at(VA), 1);
+	HX_CHECK_EQUAL(stale_count, 1);
+	struct hx_tlb_range wrong = {.va = hx_va(VA), .pages = 1, .asid = 2};
+	hx_hal_tlb_local(&wrong, 1);
+	HX_CHECK_EQUAL(read_at(VA), 1);
+	hx_hal_root_load(hx_pa(root), 1, false);
+	HX_CHECK_EQUAL(read_at(VA), 2);
+	/* pages == 0 with global: everything of everybody. */
+	map(VA, pa, RW);
+	hx_hal_tlb_local(&(struct hx_tlb_range){.asid = 7, .global = true}, 1);
+	HX_CHECK_EQUAL(read_at(VA), 1);
+	hx_hal_root_load(hx_pa(root), 2, true);
+	HX_CHECK_EQUAL(read_at(VA), 1);
+	HX_CHECK_EQUAL(stale_count, 2);
+}
+
+HX_TEST(huge_entries_are_one_entry)
+{
+	start(&plain);
+	uint64_t pa = take_frames(HX_MIB(2)), small = frame_with(77);
+	*(uint64_t *)hx_ptr(hx_pa(pa + 5 * PAGE)) = 55;
+	map_at(VA, pa, RW, 1);
+	HX_CHECK_EQUAL(read_at(VA + 5 * PAGE), 55);
+	/* Split it, giving one page another frame: the huge entry serves on. */
+	uint64_t table = take_frames(PAGE);
+	for (unsigned i = 0; i < 512; i++) {
+		uint64_t to = i == 5 ? small : pa + i * PAGE;
+		hx_hal_pte_store(slot(table, 0, VA + i * PAGE),
+				 hx_hal_pte_leaf(hx_pa(to), hx_hal_pte_prot(RW, 0), 0));
+	}
+	hx_hal_pte_store(entry_of(root, VA, 1), hx_hal_pte_table(hx_pa(table)));
+	HX_CHECK_EQUAL(read_at(VA + 6 * PAGE), 0); /* same frame: right, and not stale */
+	HX_CHECK_EQUAL(stale_count, 0);
+	HX_CHECK_EQUAL(read_at(VA + 5 * PAGE), 55);
+	HX_CHECK_EQUAL(stale_count, 1);
+	flush_page(VA + 9 * PAGE); /* any address inside will do */
+	HX_CHECK_EQUAL(read_at(VA + 5 * PAGE), 77);
+	HX_CHECK_EQUAL(stale_count, 1);
+}
+
+HX_TEST(a_stride_skips_what_it_skips)
+{
+	start(&plain);
+	map(VA, frame_with(1), RW);
+	map(VA + PAGE, frame_with(2), RW);
+	HX_CHECK_EQUAL(read_at(VA) + read_at(VA + PAGE), 3);
+	hx_hal_pte_store(entry_of(root, VA, 0), 0);
+	hx_hal_pte_store(entry_of(root, VA + PAGE, 0), 0);
+	struct hx_tlb_range huge = {.va = hx_va(VA), .pages = 1, .level = 1};
+	hx_hal_tlb_local(&huge, 1);
+	HX_CHECK_EQUAL(read_at(VA), 0);
+	HX_CHECK_EQUAL(read_at(VA + PAGE), 2); /* one address was named, not 512 */
+	HX_CHECK_EQUAL(stale_count, 1);
+}
+
+HX_TEST(a_freed_table_is_walked_until_tables_are_flushed)
+{
+	start(&plain);
+	uint64_t spared = frame_with(8);
+	map(VA, frame_with(7), RW);
+	map(VA + PAGE, spared, RW);
+	HX_CHECK_EQUAL(read_at(VA), 7); /* caches the table pointer, not the second page */
+	hx_pte *upper = entry_of(root, VA, 1);
+	uint64_t table = hx_hal_pte_pa(*upper, 1).v;
+	hx_hal_pte_store(upper, 0);
+	struct hx_tlb_range pages = {.va = hx_va(VA), .pages = 512};
+	hx_hal_tlb_local(&pages, 1);
+	HX_CHECK(hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(table))));
+	HX_CHECK_EQUAL(hx_sim_audit(), 1);
+	HX_CHECK_EQUAL(read_at(VA + PAGE), 8); /* through a table that is no longer there */
+	HX_CHECK(stale_count > 0);
+	HX_CHECK(last_stale.table);
+	HX_CHECK_EQUAL(last_stale.used.v, table);
+	pages.tables = true;
+	hx_hal_tlb_local(&pages, 1);
+	HX_CHECK(!hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(table))));
+	stale_count = 0;
+	HX_CHECK_EQUAL(read_at(VA + PAGE), 0);
+	HX_CHECK_EQUAL(stale_count, 0);
+}
+
+HX_TEST(absence_is_cached_where_it_may_be)
+{
+	start(&plain);
+	bool cached = (hx_hal_geometry.features & HX_MMU_NEGATIVE_CACHING) != 0;
+	map(VA + PAGE, frame_with(1), RW); /* the table is there */
+	HX_CHECK_EQUAL(read_at(VA), 0);
+	uint64_t pa = frame_with(6);
+	hx_hal_pte_store(entry_of(root, VA, 0),
+			 hx_hal_pte_leaf(hx_pa(pa), hx_hal_pte_prot(RW, 0), 0));
+	HX_CHECK_EQUAL(read_at(VA), cached ? 0 : 6);
+	HX_CHECK_EQUAL(hx_sim_counters().spurious_faults, cached);
+	hx_hal_pt_publish();
+	HX_CHECK_EQUAL(read_at(VA), 6);
+	/* Absence of a whole table is not undone by naming the page. */
+	uint64_t far = VA + HX_GIB(2);
+	HX_CHECK_EQUAL(read_at(far), 0);
+	hx_hal_pte_store(entry_of(root, far, 0),
+			 hx_hal_pte_leaf(hx_pa(pa), hx_hal_pte_prot(RW, 0), 0));
+	flush_page(far);
+	HX_CHECK_EQUAL(read_at(far), cached ? 0 : 6);
+	hx_hal_pt_publish();
+	HX_CHECK_EQUAL(read_at(far), 6);
+	HX_CHECK_EQUAL(stale_count, 0);
+}
+
+/* ---- CPUs ---- */
+
+/* CPU 1 reads VA each time it is asked to. */
+static unsigned asked, answered;
+static uint64_t answer;
+
+static void answer_reads(void *argument)
+{
+	(void)argument;
+	hx_hal_mmu_init();
+	hx_hal_root_load(hx_pa(root), 0, false);
+	for (unsigned n = 1;; n++) {
+		while (__atomic_load_n(&asked, __ATOMIC_ACQUIRE) < n) {
+			hx_sim_sleep();
+		}
+		answer = read_at(VA);
+		__atomic_store_n(&answered, n, __ATOMIC_RELEASE);
+		hx_sim_wake(0);
+	}
+}
+
+static uint64_t ask_cpu1(void)
+{
+	unsigned n = __atomic_add_fetch(&asked, 1, __ATOMIC_RELEASE);
+	hx_sim_wake(1);
+	while (__atomic_load_n(&answered, __ATOMIC_ACQUIRE) < n) {
+		hx_sim_sleep();
+	}
+	return answer;
+}
+
+HX_TEST(another_cpu_stays_stale_until_it_is_told)
+{
+	for (enum hx_sim_switch broadcast = HX_SIM_OFF; broadcast <= HX_SIM_ON; broadcast++) {
+		pid_t child = fork(); /* the machine cannot be configured under a running CPU */
+		if (child > 0) {
+			int status;
+			HX_REQUIRE(waitpid(child, &status, 0) == child);
+			HX_CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+			continue;
+		}
+		start(&(struct hx_sim_config){.broadcast = broadcast});
+		uint64_t pa = frame_with(5);
+		map(VA, pa, RW);
+		HX_CHECK(hx_sim_cpu_start(1, answer_reads, NULL));
+		HX_CHECK(!hx_sim_cpu_start(1, answer_reads, NULL)); /* taken */
+		HX_CHECK_EQUAL(ask_cpu1(), 5);
+		HX_CHECK_EQUAL(read_at(VA), 5);
+		hx_hal_pte_store(entry_of(root, VA, 0), 0);
+		flush_page(VA);
+		HX_CHECK_EQUAL(read_at(VA), 0);
+		HX_CHECK_EQUAL(ask_cpu1(), 5); /* nobody told it */
+		HX_CHECK_EQUAL(stale_count, 1);
+		HX_CHECK_EQUAL(last_stale.cpu, 1);
+		HX_CHECK(hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(pa))));
+		static const struct hx_tlb_range page = {.va = {VA}, .pages = 1};
+		bool told = hx_hal_tlb_broadcast(&page, 1, hx_cpus_of(1));
+		HX_CHECK_EQUAL(told, broadcast == HX_SIM_ON);
+		HX_CHECK_EQUAL((hx_hal_geometry.features & HX_MMU_BROADCAST) != 0, told);
+		if (!told) {
+			posted = &page;
+			hx_hal_ipi_tlb(hx_cpus_of(1));
+			while (__atomic_load_n(&interrupts, __ATOMIC_ACQUIRE) == 0) {
+				hx_hal_relax();
+			}
+			HX_CHECK_EQUAL(hx_sim_counters().ipis, 1);
+		}
+		HX_CHECK(!hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(pa))));
+		HX_CHECK_EQUAL(ask_cpu1(), 0);
+		HX_CHECK_EQUAL(stale_count, 1);
+		_exit(hx_test_failures() == 0 ? 0 : 1);
+	}
+}
+
+HX_TEST(interrupts_wait_until_they_are_on)
+{
+	start(&plain);
+	HX_CHECK_EQUAL(hx_hal_cpu_id(), 0);
+	unsigned long outer = hx_hal_irq_save();
+	unsigned long inner = hx_hal_irq_save();
+	hx_hal_ipi_tlb(hx_cpus_of(0));
+	hx_hal_relax();
+	hx_hal_irq_restore(inner); /* still off */
+	hx_hal_relax();
+	hx_sim_sleep(); /* an interrupt that is pending ends it */
+	HX_CHECK_EQUAL(interrupts, 0);
+	hx_hal_irq_restore(outer);
+	HX_CHECK_EQUAL(interrupts, 1);
+	hx_hal_relax();
+	HX_CHECK_EQUAL(interrupts, 1);
+	hx_hal_ipi_tlb(hx_cpus_of(0));
+	hx_hal_relax();
+	HX_CHECK_EQUAL(interrupts, 2);
+	hx_hal_ipi_tlb(hx_cpus_of(0));
+	(void)read_at(VA); /* between two instructions */
+	HX_CHECK_EQUAL(interrupts, 3);
+}
+
+static void *note_id(void *argument)
+{
+	*(unsigned *)argument = hx_hal_cpu_id();
+	return NULL;
+}
+
+HX_TEST(any_thread_is_a_cpu_while_it_lives)
+{
+	start(&plain);
+	for (unsigned i = 0; i < 200; i++) { /* more than there are numbers */
+		unsigned id = 0;
+		pthread_t thread;
+		HX_REQUIRE(pthread_create(&thread, NULL, note_id, &id) == 0);
+		pthread_join(thread, NULL);
+		HX_CHECK_EQUAL(id, 1);
+	}
+}
+
+/* ---- Memory ---- */
+
+/* Does touching the byte end the program? */
+static bool dies(uint64_t pa)
+{
+	pid_t child = fork();
+	if (child == 0) {
+		close(STDERR_FILENO); /* a sanitizer would tell at length */
+		*(volatile char *)hx_ptr(hx_pa(pa)) = 1;
+		_exit(0);
+	}
+	int status;
+	return waitpid(child, &status, 0) == child && !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+HX_TEST(only_memory_can_be_touched)
+{
+	start(&plain);
+	HX_CHECK(!dies(0));
+	HX_CHECK(!dies(HX_MIB(128) - 1));
+	HX_CHECK(dies(HX_MIB(128)));
+	HX_CHECK(dies(HX_MIB(136) - 1));
+	HX_CHECK(!dies(HX_MIB(264) - 1));
+	HX_CHECK(dies(HX_MIB(264)));
+	HX_CHECK(!dies(HX_GIB(4)));
+	HX_CHECK(hx_sim_has_memory(hx_pa(0), HX_MIB(128)));
+	HX_CHECK(!hx_sim_has_memory(hx_pa(1), HX_MIB(128)));
+	HX_CHECK(!hx_sim_has_memory(hx_pa(UINT64_MAX - 7), 8));
+	HX_CHECK(hx_sim_has_memory(hx_pa(HX_GIB(4)), HX_MIB(64)));
+	HX_CHECK(!hx_sim_has_memory(hx_pa(HX_GIB(4)), HX_MIB(64) + 1));
+}
+
+HX_TEST(hostile_words_of_firmware_are_carried)
+{
+	static const struct hx_memory_range words[] = {
+		{{HX_MIB(32)}, HX_MIB(32), HX_MEMORY_RAM, 1},
+		{{0}, HX_MIB(40), HX_MEMORY_RAM, 0},                    /* overlaps, unsorted */
+		{{HX_MIB(8)}, HX_MIB(1), HX_MEMORY_BAD, 0},
+		{{HX_MIB(50) + 100}, 0, HX_MEMORY_RAM, 0},               /* empty */
+		{{UINT64_MAX - 4095}, HX_MIB(1), HX_MEMORY_RESERVED, 0}, /* wraps */
+		{{HX_GIB(8) + 123}, 5000, HX_MEMORY_ACPI, 0},            /* odd */
+	};
+	start(&(struct hx_sim_config){.ranges = words, .range_count = HX_ARRAY_LENGTH(words)});
+	uint32_t iterator = 0;
+	struct hx_memory_range r = {.bytes = 1};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(words); i++) {
+		HX_REQUIRE(hx_hal_memory_next(&iterator, &r));
+		HX_CHECK(r.base.v == words[i].base.v && r.bytes == words[i].bytes &&
+			 r.type == words[i].type && r.node == words[i].node);
+	}
+	HX_CHECK(!hx_hal_memory_next(&iterator, &r));
+	HX_CHECK(!dies(HX_MIB(36)));
+	HX_CHECK(hx_sim_has_memory(hx_pa(HX_MIB(30)), HX_MIB(34)));
+	HX_CHECK(!hx_sim_has_memory(hx_pa(HX_MIB(7)), HX_MIB(2)));
+	HX_CHECK(dies(HX_MIB(8)));
+	HX_CHECK(!dies(HX_GIB(8) + 5122));
+	struct hx_cpu_info cpu;
+	unsigned cpus = 0, boot = 0;
+	for (iterator = 0; hx_hal_cpu_next(&iterator, &cpu); cpus++) {
+		boot += cpu.boot;
+	}
+	HX_CHECK_EQUAL(cpus, 4);
+	HX_CHECK_EQUAL(boot, 1);
+}
+
+HX_TEST(a_terabyte_costs_nothing_until_it_is_used)
+{
+	static const struct hx_memory_range words[] = {{{0}, HX_TIB(1), HX_MEMORY_RAM, 0}};
+	start(&(struct hx_sim_config){.ranges = words, .range_count = 1});
+	map(VA, HX_TIB(1) - PAGE, RW);
+	HX_CHECK(write_at(VA, 42));
+	HX_CHECK_EQUAL(*(uint64_t *)hx_ptr(hx_pa(HX_TIB(1) - PAGE)), 42);
+}
+
+HX_SUITE(sim, HX_CASE(leaves_of_every_size_translate), HX_CASE(accesses_of_every_width),
+	 HX_CASE(rights_are_enforced), HX_CASE(what_is_not_a_leaf_faults),
+	 HX_CASE(a_leaf_size_that_the_machine_lacks_faults), HX_CASE(accessed_and_dirty_are_set),
+	 HX_CASE(without_hardware_bits_an_unmarked_page_faults),
+	 HX_CASE(remap_without_flush_reads_the_old_frame),
+	 HX_CASE(unmap_without_flush_still_reads),
+	 HX_CASE(lowered_rights_without_flush_still_grant),
+	 HX_CASE(raised_rights_without_flush_fault_spuriously),
+	 HX_CASE(nothing_is_ever_evicted),
+	 HX_CASE(global_entries_outlive_what_does_not_name_them),
+	 HX_CASE(entries_belong_to_their_address_space), HX_CASE(huge_entries_are_one_entry),
+	 HX_CASE(a_stride_skips_what_it_skips),
+	 HX_CASE(a_freed_table_is_walked_until_tables_are_flushed),
+	 HX_CASE(absence_is_cached_where_it_may_be),
+	 HX_CASE(another_cpu_stays_stale_until_it_is_told),
+	 HX_CASE(interrupts_wait_until_they_are_on), HX_CASE(any_thread_is_a_cpu_while_it_lives),
+	 HX_CASE(only_memory_can_be_touched), HX_CASE(hostile_words_of_firmware_are_carried),
+	 HX_CASE(a_terabyte_costs_nothing_until_it_is_used));

@@ -137,13 +137,13 @@ static _Noreturn void fatal(const struct hx_x86_frame *f)
 }
 
 /*
- * SMAP and SMEP keep the kernel off the user half whatever the tables say. The
- * page is there and the region may allow the access, so a resolver would call
- * it resolved for ever.
+ * SMAP and SMEP keep the kernel off USER pages whatever the tables say. A
+ * resolver, who sees that the page is there and the region allows the access,
+ * would call it resolved, and it would fault again, for ever.
  */
 static bool kept_off_user_half(const struct hx_x86_frame *f, const struct hx_fault *fault)
 {
-	if (fault->user || fault->cause != HX_FAULT_PROTECTION || (intptr_t)fault->va.v < 0) {
+	if (fault->user || (intptr_t)fault->va.v < 0) {
 		return false;
 	}
 	uint64_t cr4 = hx_x86_read_cr4();

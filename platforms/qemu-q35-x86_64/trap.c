@@ -136,31 +136,13 @@ static _Noreturn void fatal(const struct hx_x86_frame *f)
 	hx_platform_exit(false);
 }
 
-/*
- * SMAP and SMEP keep the kernel off USER pages whatever the tables say. A
- * resolver, who sees that the page is there and the region allows the access,
- * would call it resolved, and it would fault again, for ever.
- */
-static bool kept_off_user_half(const struct hx_x86_frame *f, const struct hx_fault *fault)
-{
-	if (fault->user || (intptr_t)fault->va.v < 0) {
-		return false;
-	}
-	uint64_t cr4 = hx_x86_read_cr4();
-	if (fault->access == HX_ACCESS_EXECUTE) {
-		return (cr4 & HX_X86_CR4_SMEP) != 0;
-	}
-	return (cr4 & HX_X86_CR4_SMAP) && !(f->rflags & HX_X86_RFLAGS_AC);
-}
-
 static bool page_fault(struct hx_x86_frame *f)
 {
 	struct hx_fault fault;
 	if (!hx_hal_fault_decode(f, &fault)) {
 		return false;
 	}
-	bool resolved = !kept_off_user_half(f, &fault) && hx_upcall_fault(&fault);
-	return resolved || hx_board_probe_caught(f, &fault);
+	return hx_upcall_fault(&fault) || hx_board_probe_caught(f, &fault);
 }
 
 void hx_board_trap(struct hx_x86_frame *f)

@@ -91,7 +91,10 @@ void hx_board_traps_load(unsigned cpu)
 	struct pseudo_descriptor idt = {sizeof gates - 1, (uintptr_t)gates};
 	uint16_t selector = (uint16_t)(HX_X86_TSS_FIRST + 16 * cpu);
 	/* CS, DS and SS hold the same selectors since boot.S. */
-	__asm__ volatile("lgdt %0; lidt %1; ltr %2" : : "m"(gdt), "m"(idt), "r"(selector) : "memory");
+	__asm__ volatile("lgdt %0; lidt %1; ltr %2"
+			 :
+			 : "m"(gdt), "m"(idt), "r"(selector)
+			 : "memory");
 }
 
 void *hx_board_task_state(void)
@@ -105,11 +108,19 @@ void *hx_board_task_state(void)
 static _Noreturn void fatal(const struct hx_x86_frame *f)
 {
 	static const char *const names[] = {
-		[0] = "division",	 [1] = "debug",		 [2] = "NMI",
-		[3] = "breakpoint",	 [4] = "overflow",	 [6] = "invalid instruction",
-		[7] = "no FPU",		 [8] = "double fault (stack overflow?)",
-		[10] = "invalid TSS",	 [11] = "no segment",	 [12] = "stack segment",
-		[13] = "protection",	 [14] = "page fault",	 [17] = "alignment",
+		[0] = "division",
+		[1] = "debug",
+		[2] = "NMI",
+		[3] = "breakpoint",
+		[6] = "invalid instruction",
+		[7] = "no FPU",
+		[8] = "double fault (stack overflow?)",
+		[10] = "invalid TSS",
+		[11] = "no segment",
+		[12] = "stack segment",
+		[13] = "protection",
+		[14] = "page fault",
+		[17] = "alignment",
 		[18] = "machine check",
 	};
 	static uint32_t ending;
@@ -126,13 +137,13 @@ static _Noreturn void fatal(const struct hx_x86_frame *f)
 }
 
 /*
- * SMAP and SMEP keep the kernel off the user half whatever the tables say. The
- * page is there and the region may allow the access, so a resolver would call
- * it resolved for ever.
+ * SMAP and SMEP keep the kernel off USER pages whatever the tables say. A
+ * resolver, who sees that the page is there and the region allows the access,
+ * would call it resolved, and it would fault again, for ever.
  */
 static bool kept_off_user_half(const struct hx_x86_frame *f, const struct hx_fault *fault)
 {
-	if (fault->user || fault->cause != HX_FAULT_PROTECTION || (intptr_t)fault->va.v < 0) {
+	if (fault->user || (intptr_t)fault->va.v < 0) {
 		return false;
 	}
 	uint64_t cr4 = hx_x86_read_cr4();

@@ -24,9 +24,9 @@ enum {
 struct hx_device_window hx_board_devices[2];
 unsigned hx_board_device_count;
 
-static struct hx_pa uart;                   /* 0: none */
-static struct hx_pa finisher = {0x100000};  /* 0: none; until the tree is read, a guess */
-static uint32_t uart_shift;         /* log2 of the distance between registers */
+static struct hx_pa uart;                  /* 0: none */
+static struct hx_pa finisher = {0x100000}; /* 0: none; until the tree is read, a guess */
+static uint32_t uart_shift;                /* log2 of the distance between registers */
 
 /* ---- Finding them ---- */
 

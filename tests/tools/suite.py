@@ -383,7 +383,8 @@ def main(argv):
     report = Report(args.pattern)
     # A pattern that begins with a step's name runs that step alone.
     if args.pattern:
-        alone = [s for s in steps if re.match(re.escape(s[0]) + r"(/|$)", args.pattern)]
+        alone = [s for s in steps
+                 if re.match(re.escape(s[0]) + r"(/|$)", args.pattern.removeprefix("^"))]
         steps = alone or steps
     start = time.monotonic()
     for name, function, _ in steps:

@@ -4,7 +4,8 @@
  *
  * Memory maps are made up. Only the metadata need memory: while a front is
  * built, the direct map's offset is moved so that the physical addresses below
- * the metadata limit lie in an array.
+ * the metadata limit lie in an array. That is why the suite is hosted only: a
+ * board's console stands behind the same offset.
  */
 #include "hx_test.h"
 #include "inject.h"

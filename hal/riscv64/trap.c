@@ -27,6 +27,7 @@ bool hx_hal_fault_decode(const void *frame, struct hx_fault *out)
 		.access = access,
 		.cause = HX_FAULT_UNKNOWN, /* one cause for absent and refused */
 		.user = !(f->sstatus & HX_SSTATUS_SPP),
+		.user_access = (f->sstatus & HX_SSTATUS_SUM) != 0,
 	};
 	return true;
 }

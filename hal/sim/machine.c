@@ -16,6 +16,13 @@ enum { RANGES_MAX = 1024 };
 
 #define ADDRESS_LIMIT HX_TIB(1024) /* more than any host maps */
 
+/* Do other CPUs' invalidations take an interrupt, or firmware's fences? */
+#ifdef HX_SIM_CODEC_X86_64
+#define BROADCAST_BY_DEFAULT HX_SIM_OFF
+#else
+#define BROADCAST_BY_DEFAULT HX_SIM_ON
+#endif
+
 uintptr_t hx_hal_direct_offset;
 uint64_t hx_hal_boot_window_bytes;
 struct hx_geometry hx_hal_geometry;
@@ -139,6 +146,15 @@ bool hx_sim_has_memory(struct hx_pa a, uint64_t bytes)
 	return at >= end;
 }
 
+static void set_feature(struct hx_geometry *g, uint32_t feature, enum hx_sim_switch to)
+{
+	if (to == HX_SIM_ON) {
+		g->features |= feature;
+	} else if (to == HX_SIM_OFF) {
+		g->features &= ~feature;
+	}
+}
+
 void hx_sim_configure(const struct hx_sim_config *c)
 {
 	const struct hx_memory_range *ranges = default_ranges;
@@ -177,22 +193,10 @@ void hx_sim_configure(const struct hx_sim_config *c)
 	if (c->leaf_levels != 0) {
 		g->leaf_levels &= c->leaf_levels;
 	}
-#ifdef HX_SIM_CODEC_X86_64
-	bool broadcast = false;
-#else
-	bool broadcast = true;
-#endif
-	if (c->broadcast != HX_SIM_DEFAULT) {
-		broadcast = c->broadcast == HX_SIM_ON;
-	}
-	if (broadcast) {
-		g->features |= HX_MMU_BROADCAST;
-	}
-	if (c->hardware_ad == HX_SIM_OFF) {
-		g->features &= ~HX_MMU_HARDWARE_AD;
-	} else if (c->hardware_ad == HX_SIM_ON) {
-		g->features |= HX_MMU_HARDWARE_AD;
-	}
+	set_feature(g, HX_MMU_BROADCAST, BROADCAST_BY_DEFAULT);
+	set_feature(g, HX_MMU_BROADCAST, c->broadcast);
+	set_feature(g, HX_MMU_HARDWARE_AD, c->hardware_ad);
+	set_feature(g, HX_MMU_USER_GUARD, c->user_guard);
 	/* The MMU is off: portable code knows the geometry once it turned it on. */
 	memset(&hx_hal_geometry, 0, sizeof hx_hal_geometry);
 	memset(&sim_counters, 0, sizeof sim_counters);

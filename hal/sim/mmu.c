@@ -361,7 +361,8 @@ static bool allows(const struct sim_cpu *cpu, uint64_t flags, const struct hx_si
 	if (r->user && !user_page) {
 		return false;
 	}
-	if (!r->user && user_page && (r->access == HX_ACCESS_EXECUTE || !cpu->user_access)) {
+	if (!r->user && user_page && feature(HX_MMU_USER_GUARD) &&
+	    (r->access == HX_ACCESS_EXECUTE || !cpu->user_access)) {
 		return false;
 	}
 	switch (r->access) {
@@ -627,6 +628,7 @@ bool hx_sim_access(struct hx_sim_reference *r, struct hx_fault *fault)
 		.va = r->va,
 		.access = r->access,
 		.user = r->user,
+		.user_access = cpu->user_access || !feature(HX_MMU_USER_GUARD),
 		.cause = !FAULT_SAYS_CAUSE             ? HX_FAULT_UNKNOWN
 			 : outcome == FAULT_PROTECTION ? HX_FAULT_PROTECTION
 						       : HX_FAULT_MISSING,

@@ -56,6 +56,7 @@ struct hx_sim_config {
 	uint8_t leaf_levels;        /* 0: all that the codec has */
 	enum hx_sim_switch broadcast;   /* default: on unless the codec is x86_64's */
 	enum hx_sim_switch hardware_ad; /* default: as the codec says; OFF: faults instead */
+	enum hx_sim_switch user_guard;  /* default: as the codec says */
 };
 
 /*

@@ -137,6 +137,7 @@ bool hx_hal_fault_decode(const void *frame, struct hx_fault *out)
 					       : HX_ACCESS_READ,
 		.cause = cause,
 		.user = (f->error & 1u << 2) != 0,
+		.user_access = !hx_x86_smap || (f->rflags & 1u << 18), /* AC */
 	};
 	return true;
 }

@@ -78,9 +78,11 @@ static inline bool hx_feature(uint32_t feature)
 	return (hx_hal_geometry.features & feature) != 0;
 }
 
+/* Are the bits from the highest translated one up all equal? */
 static inline bool hx_is_canonical(uintptr_t va)
 {
-	return va < hx_user_end() || va >= hx_kernel_start();
+	unsigned shift = hx_hal_geometry.va_bits - 1u;
+	return va >> shift == 0 || va >> shift == UINTPTR_MAX >> shift;
 }
 
 static inline hx_pte *hx_table_at(struct hx_pa pa)

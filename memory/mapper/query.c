@@ -23,8 +23,10 @@ static bool walk(const struct hx_pagetable *t, const uint64_t *retirements, uint
 {
 	uint64_t before = __atomic_load_n(retirements, __ATOMIC_ACQUIRE);
 	const hx_pte *table = hx_table_at(t->root);
-	for (r->level = hx_root_level();; r->level--) {
-		hx_pte e = hx_hal_pte_load(&table[hx_level_index(va, r->level)]);
+	r->level = hx_root_level();
+	for (unsigned shift = hx_level_shift(r->level);;) {
+		unsigned index = (unsigned)(va >> shift) & (hx_level_entries(r->level) - 1);
+		hx_pte e = hx_hal_pte_load(&table[index]);
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
 		if (__atomic_load_n(retirements, __ATOMIC_RELAXED) != before) {
 			return false;
@@ -32,11 +34,13 @@ static bool walk(const struct hx_pagetable *t, const uint64_t *retirements, uint
 		switch (hx_hal_pte_kind(e, r->level)) {
 		case HX_PTE_TABLE:
 			table = hx_child_of(e, r->level);
+			r->level--;
+			shift -= hx_hal_geometry.bits[r->level];
 			break;
 		case HX_PTE_LEAF:
 			r->status = HX_OK;
 			r->pa = hx_pa(hx_hal_pte_pa(e, r->level).v +
-				      (va & (hx_level_bytes(r->level) - 1)));
+				      (va & (((uintptr_t)1 << shift) - 1)));
 			r->flags = hx_hal_pte_flags(e, r->level);
 			return true;
 		case HX_PTE_EMPTY:
@@ -134,9 +138,14 @@ static bool frame_is_ours(const struct hx_pagetable *t, struct hx_pa table)
 	return !t->db || (f && f->tag == HX_TAG_TABLE && f->owner == t);
 }
 
+/* Number of tables, and the sum of their frame numbers. */
+struct tally {
+	uint64_t tables, sum;
+};
+
 /* Entries [first, end) of a table and all below; counts tables. */
 static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned level,
-		     unsigned first, unsigned end, uint64_t *tables)
+		     unsigned first, unsigned end, struct tally *tally)
 {
 	bool root = level == hx_root_level();
 	for (unsigned i = first; i < end; i++) {
@@ -153,8 +162,9 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 			break;
 		case HX_PTE_TABLE: {
 			unsigned entries = hx_level_entries(level - 1);
-			/* More than the counter knows: two entries name one table, or worse. */
-			if (++*tables > t->counters.tables ||
+			/* More than the counter knows: a circle, perhaps. */
+			tally->sum += hx_pa_to_pfn(hx_hal_pte_pa(e, level)).v;
+			if (++tally->tables > t->counters.tables ||
 			    !frame_is_ours(t, hx_hal_pte_pa(e, level))) {
 				return false;
 			}
@@ -163,7 +173,7 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 			    hx_table_is_empty(child, level - 1, 0, entries)) {
 				return false;
 			}
-			if (!is_sound(t, child, level - 1, 0, entries, tables)) {
+			if (!is_sound(t, child, level - 1, 0, entries, tally)) {
 				return false;
 			}
 			break;
@@ -206,11 +216,11 @@ hx_status hx_pagetable_validate(struct hx_pagetable *t)
 	}
 	unsigned long irq = hx_lock_acquire(&t->lock);
 	unsigned level = hx_root_level(), half = hx_level_entries(level) / 2;
-	uint64_t tables = 1;
+	struct tally tally = {1, hx_pa_to_pfn(t->root).v};
 	bool sound = frame_is_ours(t, t->root) && other_half_is_sound(t) &&
 		     is_sound(t, hx_table_at(t->root), level, t->kernel ? half : 0,
-			      t->kernel ? 2 * half : half, &tables) &&
-		     tables == t->counters.tables;
+			      t->kernel ? 2 * half : half, &tally) &&
+		     tally.tables == t->counters.tables && tally.sum == t->table_sum;
 	hx_lock_release(&t->lock, irq);
 	return sound ? HX_OK : HX_CORRUPTED;
 }

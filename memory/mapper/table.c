@@ -102,6 +102,7 @@ void hx_table_free(struct hx_pagetable *t, struct hx_pa table)
 	hx_status s = hx_frames_free(t->frames, frame, HX_ORDER_4K);
 	HX_ASSERT(s == HX_OK);
 	t->counters.tables--;
+	t->table_sum -= frame.v;
 }
 
 hx_status hx_reserve_fill(struct hx_pagetable *t, struct hx_reserve *r, uint64_t count)
@@ -120,6 +121,7 @@ hx_status hx_reserve_fill(struct hx_pagetable *t, struct hx_reserve *r, uint64_t
 		r->head = table;
 		r->count++;
 		t->counters.tables++;
+		t->table_sum += f.value.v;
 	}
 	return HX_OK;
 }
@@ -192,6 +194,7 @@ hx_status hx_pagetable_init(struct hx_pagetable *t, const struct hx_pagetable_co
 		.asid = HX_ASID_KERNEL,
 		.shared = c->kernel,
 		.counters.tables = 1,
+		.table_sum = root.value.v,
 	};
 	unsigned entries = hx_level_entries(hx_root_level());
 	hx_pte *to = hx_table_at(t->root);
@@ -299,6 +302,9 @@ static struct hx_pagetable *kernel_of(struct hx_pagetable *t)
 	return t->shared ? t->shared : t;
 }
 
+/* What each CPU runs: its own to read and write, with interrupts off. */
+static const struct hx_pagetable *loaded[HX_CPUS_MAX];
+
 static void enter(struct hx_pagetable *t, struct hx_cpus me)
 {
 	__atomic_fetch_or(&t->active.bits, me.bits, __ATOMIC_SEQ_CST);
@@ -326,6 +332,7 @@ void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous)
 	enter(t, me);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	hx_hal_root_load(t->root, t->asid, false);
+	loaded[hx_hal_cpu_id()] = t;
 	if (old_kernel != kernel) {
 		hx_flush_this_cpu(t); /* GLOBAL entries of another kernel half */
 	}
@@ -340,6 +347,45 @@ void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous)
 		leave(old_kernel, me);
 	}
 	hx_hal_irq_restore(irq);
+}
+
+/* ---- Spurious faults ---- */
+
+/* Do the rights and marks of a leaf let the access of @fault through? */
+static bool allows(uint64_t flags, const struct hx_fault *fault)
+{
+	bool user_page = (flags & HX_PAGE_USER) != 0;
+	uint64_t needed = fault->access == HX_ACCESS_WRITE ? HX_PAGE_WRITABLE : 0;
+	if (!(hx_hal_geometry.features & HX_MMU_HARDWARE_AD)) {
+		needed |= HX_PAGE_ACCESSED | (needed != 0 ? HX_PAGE_DIRTY : 0);
+	}
+	if ((flags & needed) != needed) {
+		return false;
+	}
+	if (fault->access == HX_ACCESS_EXECUTE) {
+		return fault->user == user_page && !(flags & HX_PAGE_NO_EXECUTE);
+	}
+	return fault->user ? user_page : !user_page || fault->user_access;
+}
+
+bool hx_pagetable_spurious(const struct hx_fault *fault)
+{
+	unsigned long irq = hx_hal_irq_save();
+	const struct hx_pagetable *t = loaded[hx_hal_cpu_id()];
+	struct hx_translation now = hx_translate(t, fault->va);
+	bool spurious = now.status == HX_OK && allows(now.flags, fault);
+	if (spurious) {
+		struct hx_tlb_range page = {
+			.va = hx_va(fault->va.v & ~(uintptr_t)(HX_FRAME_BYTES - 1)),
+			.pages = 1,
+			.asid = t->asid,
+			.global = fault->va.v >= hx_kernel_start(),
+		};
+		hx_hal_pt_publish(); /* absence may be cached at any level */
+		hx_hal_tlb_local(&page, 1);
+	}
+	hx_hal_irq_restore(irq);
+	return spurious;
 }
 
 /* ---- Flushing by request ---- */

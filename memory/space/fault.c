@@ -30,6 +30,9 @@ struct hand {
 /* May memory with rights @prot be accessed so? Everything accessible is readable. */
 static bool permits(unsigned prot, const struct hx_fault *fault)
 {
+	if (!fault->user && !fault->user_access) {
+		return false; /* a stray kernel pointer: no page would help */
+	}
 	switch (fault->access) {
 	case HX_ACCESS_READ:
 		return prot != HX_PROT_NONE;
@@ -44,6 +47,7 @@ static bool permits(unsigned prot, const struct hx_fault *fault)
 static void forget_page(const struct hx_space *s, uintptr_t page)
 {
 	const struct hx_tlb_range range = {.va = hx_va(page), .pages = 1, .asid = s->table.asid};
+	hx_hal_pt_publish(); /* absence may be cached at any level */
 	hx_hal_tlb_local(&range, 1);
 }
 
@@ -159,6 +163,9 @@ bool hx_upcall_fault(const struct hx_fault *fault)
 	hx_status status = fault->va.v >= hx_user_end() ? HX_INVALID_ADDRESS
 			   : !s                         ? HX_NOT_MAPPED
 							: hx_space_fault(s, fault);
+	if (status != HX_OK && hx_pagetable_spurious(fault)) {
+		return true; /* the kernel half, or a user half without a space */
+	}
 	if (status != HX_OK) {
 		last_fault[hx_hal_cpu_id()] = (struct hx_fault_record){*fault, status};
 	}

@@ -14,6 +14,13 @@
  */
 bool hx_hosted_configure(const char *ram, const char *cpus);
 
+/**
+ * Also let the machine have or lack what real ones differ in, from now on.
+ * @param words  "+broadcast -hardware-ad -user-guard", any of them; NULL: none
+ * @return false for an unknown word
+ */
+bool hx_hosted_features(const char *words);
+
 /** What hx_platform_boot_args() says; "" until main() sets it. */
 extern const char *hx_hosted_command_line;
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * The simulated machine as a platform. The environment sizes it: HX_SIM_RAM and
- * HX_SIM_CPUS, as hx_hosted_configure() takes them.
+ * The simulated machine as a platform. The environment shapes it: HX_SIM_RAM and
+ * HX_SIM_CPUS as hx_hosted_configure(), HX_SIM_FEATURES as hx_hosted_features()
+ * takes them.
  *
  * The program itself is host code, so the kernel image is a stand-in: frames of
  * simulated RAM, mapped with the rights that a kernel's sections have.
@@ -54,6 +55,34 @@ static bool read_size(const char *text, uint64_t *out)
 	return true;
 }
 
+static struct hx_sim_config machine; /* its switches */
+
+bool hx_hosted_features(const char *words)
+{
+	static const struct {
+		const char *name;
+		enum hx_sim_switch *to;
+	} known[] = {
+		{"broadcast", &machine.broadcast},
+		{"hardware-ad", &machine.hardware_ad},
+		{"user-guard", &machine.user_guard},
+	};
+	while (words != NULL && *(words += strspn(words, " ")) != '\0') {
+		size_t length = strcspn(words, " "), i = 0;
+		while (i < HX_ARRAY_LENGTH(known) &&
+		       (strlen(known[i].name) + 1 != length ||
+			strncmp(words + 1, known[i].name, length - 1) != 0)) {
+			i++;
+		}
+		if (i == HX_ARRAY_LENGTH(known) || (*words != '+' && *words != '-')) {
+			return false;
+		}
+		*known[i].to = *words == '+' ? HX_SIM_ON : HX_SIM_OFF;
+		words += length;
+	}
+	return true;
+}
+
 bool hx_hosted_configure(const char *ram, const char *cpus)
 {
 	uint64_t low = HX_MIB(256), high = HX_MIB(64), count = 4;
@@ -80,19 +109,20 @@ bool hx_hosted_configure(const char *ram, const char *cpus)
 	for (unsigned i = 0; i < count; i++) {
 		list[i] = (struct hx_cpu_info){.hardware_id = i, .boot = i == 0};
 	}
-	hx_sim_configure(&(struct hx_sim_config){
-		.ranges = ranges,
-		.range_count = HX_ARRAY_LENGTH(ranges) - (high == 0),
-		.cpus = list,
-		.cpu_count = (unsigned)count,
-	});
+	struct hx_sim_config c = machine;
+	c.ranges = ranges;
+	c.range_count = HX_ARRAY_LENGTH(ranges) - (high == 0);
+	c.cpus = list;
+	c.cpu_count = (unsigned)count;
+	hx_sim_configure(&c);
 	return true;
 }
 
 __attribute__((constructor(102))) static void configure_from_environment(void)
 {
-	if (!hx_hosted_configure(getenv("HX_SIM_RAM"), getenv("HX_SIM_CPUS"))) {
-		fputs("HX_SIM_RAM or HX_SIM_CPUS makes no machine\n", stderr);
+	if (!hx_hosted_features(getenv("HX_SIM_FEATURES")) ||
+	    !hx_hosted_configure(getenv("HX_SIM_RAM"), getenv("HX_SIM_CPUS"))) {
+		fputs("HX_SIM_FEATURES, HX_SIM_RAM or HX_SIM_CPUS makes no machine\n", stderr);
 		exit(EXIT_FAILURE);
 	}
 }

@@ -35,6 +35,7 @@ static uint64_t level_bytes(unsigned level)
 
 static bool has_leaf(unsigned level)
 {
+	(void)hx_test_machine(); /* the geometry is known once it is booted */
 	return level < hx_hal_geometry.levels && (hx_hal_geometry.leaf_levels >> level & 1);
 }
 
@@ -715,6 +716,7 @@ HX_TEST(changes_reach_other_cpus)
 		HX_CHECK(write_on(cpu, HERE));
 		HX_CHECK_STATUS(protect(HERE, PAGE, RO), HX_OK);
 		HX_CHECK(!write_on(cpu, HERE));
+		HX_CHECK_EQUAL(read_on(cpu, HERE), 1); /* knows it as read-only from now on */
 		HX_CHECK_STATUS(protect(HERE, PAGE, RW), HX_OK);
 		HX_CHECK(write_on(cpu, HERE)); /* no need to tell it: the fault is spurious */
 		HX_CHECK_STATUS(unmap(HERE, PAGE), HX_OK);

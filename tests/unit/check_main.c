@@ -17,6 +17,9 @@ START_TEST(run_case)
 {
 	hx_test_reset();
 	SUITE.cases[_i].run();
+	if (hx_test_skipped()) {
+		hx_log("%s: skipped: %s", SUITE.cases[_i].name, hx_test_skipped());
+	}
 	ck_assert_msg(hx_test_failures() == 0, "%s: %u checks failed", SUITE.cases[_i].name,
 		      hx_test_failures());
 }

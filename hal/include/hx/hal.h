@@ -203,7 +203,7 @@ struct hx_fault {
 	struct hx_va pc;
 	enum hx_access access;
 	enum hx_fault_cause cause;
-	bool user; /* the CPU ran in user mode */
+	bool user, user_access; /* the CPU was in user mode; else: could touch USER pages */
 };
 
 /* [inline] unsigned hx_hal_cpu_id(void);        logical, 0..HX_CPUS_MAX-1
@@ -235,9 +235,8 @@ extern uint64_t hx_hal_boot_window_bytes;
 /* ---- Upcalls: portable code defines them, ports and platforms call them ---- */
 
 /**
- * A fault whose access the tables allow is spurious (the CPU had cached fewer
- * rights, or absence): hx_hal_pt_publish() and a local flush of the page resolve it.
- * @return true when the fault is resolved and the access is to be retried
+ * @return true when the fault is resolved and the access is to be retried; also
+ *         when it was spurious (the CPU had cached fewer rights, or absence)
  */
 bool hx_upcall_fault(const struct hx_fault *fault);
 

@@ -59,6 +59,7 @@ struct hx_pagetable {
 	uint64_t retirements; /* batches of tables freed, for hx_translate(); atomic */
 	struct hx_lock lock;
 	struct hx_mapper_counters counters;
+	uint64_t table_sum; /* of the frame numbers of its tables, for the validator */
 };
 
 struct hx_pagetable_config {
@@ -114,6 +115,15 @@ void hx_pagetable_seal(struct hx_pagetable *t);
  * Context: any
  */
 void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous);
+
+/**
+ * Was @p fault spurious: does the table that this CPU has loaded allow the access
+ * after all? New mappings and added rights are not told to other CPUs, which may
+ * have cached that there were none. If so, this CPU forgets the page.
+ * @return true: retry the access
+ * Context: any; takes no lock
+ */
+HX_NODISCARD bool hx_pagetable_spurious(const struct hx_fault *fault);
 
 /* Flags beside HX_PAGE_* for hx_map(). */
 #define HX_MAP_NO_HUGE (UINT64_C(1) << 52) /* level 0 leaves only */
@@ -217,7 +227,7 @@ void hx_pagetable_visit(const struct hx_pagetable *t, hx_leaf_fn visit, void *co
 /**
  * Walk everything that the table owns: reserved encodings, misaligned and unreachable
  * leaves, empty tables, tables that are no frames of ours (by the database when
- * there is one, else by the zones), table count against the counter, the half that
+ * there is one, else by the zones), tables lost or linked twice, the half that
  * it does not own, GLOBAL leaves in a user table, writable and executable leaves
  * under W^X. HX_OK or CORRUPTED; NOT_INITIALIZED.
  * Context: takes the table's lock. Cost: O(tables)

@@ -420,6 +420,9 @@ static inline bool take_any(struct hx_frame_allocator *a, unsigned order, uint64
 		return false;
 	}
 	unsigned k = order + hx_ctz64(orders);
+	if (k > HX_ORDER_MAX) {
+		__builtin_unreachable(); /* no bit above it is ever set: gcc cannot know */
+	}
 	uint64_t f = lowest_free(a, k);
 	clear_free(b, f, k);
 	while (k > order) {

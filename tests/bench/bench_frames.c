@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
  * Frame allocators against a textbook buddy allocator, all over one zone of
- * 4 GiB that is half in use.
+ * 1 GiB that is half in use.
  *
  * The textbook: one doubly linked list of free blocks for each order, the nodes in
  * an array beside the memory with the order of each block, push and pop at the
@@ -21,7 +21,7 @@
 #include "bench.h"
 
 enum {
-	GIB = 4,
+	GIB = 1,
 	FRAMES = GIB << 18,
 	ORDERS = 11, /* of the textbook and of churn: up to 4 MiB */
 	PAIRS = 200000,
@@ -112,18 +112,16 @@ struct subject {
 	uint64_t held[FRAMES]; /* frame numbers, 0: none */
 	uint8_t order[FRAMES];
 	uint64_t count;
-	struct hx_random_state {
-		uint64_t v;
-	} random;
+	uint64_t random;
 };
 
 static uint64_t below(struct subject *s, uint64_t n)
 {
-	uint64_t x = s->random.v;
+	uint64_t x = s->random;
 	x ^= x << 13;
 	x ^= x >> 7;
 	x ^= x << 17;
-	s->random.v = x;
+	s->random = x;
 	return (x >> 11) * n >> 53;
 }
 
@@ -250,7 +248,7 @@ static void half(struct subject *s, unsigned order)
 {
 	s->reset(s);
 	s->count = 0;
-	s->random.v = 88172645463325252u;
+	s->random = 88172645463325252u;
 	uint64_t frame;
 	while ((frame = s->get(s, order)) != 0) {
 		hold(s, frame, order);
@@ -356,7 +354,7 @@ static void measure(const char *workload, void (*prepare)(void *), void (*run)(v
 				      .context = subjects[i],
 				      .operations = PAIRS};
 	}
-	bench_measure(b, SUBJECTS, BENCH_ROUNDS / 2);
+	bench_measure(b, SUBJECTS, BENCH_ROUNDS);
 	for (unsigned i = 0; i < SUBJECTS; i++) {
 		bench_report("frames", &b[i], i > 0 ? &b[0] : NULL, "textbook");
 	}

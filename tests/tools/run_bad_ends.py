@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import guest
 
 # what the kernel is told to do, what it must say in its last line
-ENDS = [("fault", "[hx:trap]"), ("overflow", "[hx:trap]"), ("panic", "[hx:panic]"),
+ENDS = [("fault", "[hx:trap]"), ("overflow", "(stack overflow)"), ("panic", "[hx:panic]"),
         ("return", "hx_main() returned")]
 
 

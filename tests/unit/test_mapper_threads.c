@@ -352,9 +352,11 @@ HX_TEST(the_kernel_half_changes_for_all)
 	HX_BAIL();
 	struct hx_va va = hx_va(kva());
 	struct hx_pa pa = hx_pa(DATA_PA);
-	for (unsigned round = 0; round < 3; round++) {
+	/* The last has more pages than are flushed one by one. */
+	const uint64_t sizes[] = {PAGE, PAGE, L1, 100 * PAGE};
+	for (unsigned round = 0; round < HX_ARRAY_LENGTH(sizes); round++) {
 		uint64_t global = round == 0 ? 0 : HX_PAGE_GLOBAL;
-		uint64_t bytes = round < 2 ? PAGE : L1;
+		uint64_t bytes = sizes[round];
 		uint64_t spurious = hx_sim_counters().spurious_faults;
 		HX_CHECK_EQUAL(all_touch(3, kva()), 3); /* absence may be cached now */
 		HX_CHECK_STATUS(hx_map(&kernel, va, pa, bytes, RO | global), HX_OK);
@@ -649,6 +651,14 @@ HX_TEST(dirty_pages_are_not_lost_with_break_before_make)
 /* ---- Translation without a lock ---- */
 
 static uint64_t translated;
+static uint64_t retirements; /* before the call in progress */
+
+/* What hx_translate() looks at has changed before a table's frame is free. */
+static void check_retired(struct hx_pfn frame)
+{
+	(void)frame;
+	HX_CHECK(__atomic_load_n(&user.retirements, __ATOMIC_SEQ_CST) > retirements);
+}
 
 static void translate(unsigned id)
 {
@@ -669,6 +679,7 @@ HX_TEST(translate_follows_no_freed_table)
 {
 	open_machine(&(struct hx_sim_config){0}, 0);
 	HX_BAIL();
+	world_on_free = check_retired;
 	start_cpus(2, translate);
 	HX_BAIL();
 	for (unsigned i = 0; i < 3000 || (translated == 0 && i < 100000); i++) {
@@ -676,8 +687,10 @@ HX_TEST(translate_follows_no_freed_table)
 				       URW | (i % 2 ? HX_MAP_NO_HUGE : 0)),
 				HX_OK);
 		if (i % 3 == 0) {
+			retirements = user.retirements;
 			HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA + PAGE), L1, NULL, NULL), HX_OK);
 		}
+		retirements = user.retirements;
 		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), 3 * L1, NULL, NULL), HX_OK);
 	}
 	join_cpus(2);

@@ -14,7 +14,7 @@
 
 static unsigned accesses, chosen;
 static bool flushed;
-static bool broken; /* the page's entry was gone at the first flush */
+static bool was_broken; /* the page's entry was gone at the first flush */
 static void machine_writes(void);
 static bool page_is_soft(void);
 
@@ -55,7 +55,7 @@ static void marked_flush(struct hx_pagetable *t, const struct hx_gather *g)
 	(void)t;
 	(void)g;
 	count_access();
-	broken = flushed ? broken : page_is_soft();
+	was_broken = flushed ? was_broken : page_is_soft();
 	flushed = true;
 }
 
@@ -144,7 +144,7 @@ static bool run_marked(const struct marked_call *c)
 	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), c->mapped, URW), HX_OK);
 	page = UVA + (uintptr_t)c->page;
 	page_leaf = world_entry(&user, page, &page_level);
-	wrote = told_dirty = flushed = broken = false;
+	wrote = told_dirty = flushed = was_broken = false;
 	accesses = 0;
 	hx_status s = c->flags ? hx_update_flags(&user, va, c->bytes, c->flags)
 			       : hx_unmap(&user, va, c->bytes, note_release, NULL);
@@ -156,7 +156,7 @@ static bool run_marked(const struct marked_call *c)
 		hx_test_fail(__FILE__, __LINE__, "a write before access %u is lost", chosen);
 	}
 	if (c->remakes) {
-		HX_CHECK_EQUAL(broken, hx_feature(HX_MMU_BREAK_BEFORE_MAKE));
+		HX_CHECK_EQUAL(was_broken, hx_feature(HX_MMU_BREAK_BEFORE_MAKE));
 	}
 	WORLD_SOUND(&user);
 	chosen = UINT32_MAX;

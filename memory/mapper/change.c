@@ -160,7 +160,8 @@ static void split(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr
 		}
 	} while (!broken && !hx_hal_pte_update(p, &e, hx_hal_pte_table(frame)));
 	c->t->counters.splits++;
-	/* Two sizes of one address must not stay cached: the large one goes. */
+	/* A leaf became a table: where a fence with an address orders leaves only, it is not
+	 * enough. */
 	c->gather.tables = true;
 }
 

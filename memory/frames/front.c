@@ -260,7 +260,8 @@ static hx_status build(struct hx_frames *f, const struct hx_frames_config *c, st
 	struct hx_pa_result metadata =
 		hx_memmap_take(map, bytes, HX_FRAME_BYTES, c->metadata_limit);
 	if (metadata.status != HX_OK) {
-		hx_log("[hx:frames] no room for %llu KiB of metadata", (unsigned long long)(bytes + 1023) >> 10);
+		hx_log("[hx:frames] no room for %llu KiB of metadata",
+		       (unsigned long long)(bytes + 1023) >> 10);
 		return metadata.status;
 	}
 	status = init_zones(f, hx_ptr(metadata.value));
@@ -372,8 +373,8 @@ static struct hx_pfn_result ask(struct hx_zone *z, const struct request *r)
 
 static bool may_satisfy(const struct hx_zone *z, const struct hx_frame_constraint *c)
 {
-	return !c || (c->lowest.v < zone_end(z) &&
-		      (c->limit.v == 0 || c->limit.v > z->allocator.base));
+	return !c ||
+	       (c->lowest.v < zone_end(z) && (c->limit.v == 0 || c->limit.v > z->allocator.base));
 }
 
 /* Zones of the kinds lowest..highest, from the top. */
@@ -560,9 +561,8 @@ hx_status hx_frames_validate(const struct hx_frames *f)
 		}
 		for (unsigned k = 0; k < i; k++) {
 			const struct hx_zone *other = &f->zones[k];
-			if (other->kind > z->kind ||
-			    (other->allocator.base < zone_end(z) &&
-			     z->allocator.base < zone_end(other))) {
+			if (other->kind > z->kind || (other->allocator.base < zone_end(z) &&
+						      z->allocator.base < zone_end(other))) {
 				return HX_CORRUPTED;
 			}
 		}

@@ -144,9 +144,9 @@ HX_TEST(want_of_memory_changes_nothing)
 		}
 		/* A section in the middle may exist before; the range spans four. */
 		if (present > 0) {
-			HX_CHECK_STATUS(set((uint64_t)present * SECTION_FRAMES, 1, HX_TAG_HEAP,
-					    &owner),
-					HX_OK);
+			HX_CHECK_STATUS(
+				set((uint64_t)present * SECTION_FRAMES, 1, HX_TAG_HEAP, &owner),
+				HX_OK);
 		}
 		uint64_t live = db.sections_live;
 		uint64_t before = hx_frames_free_frames(&frames);
@@ -167,9 +167,9 @@ HX_TEST(want_of_memory_changes_nothing)
 				HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
 			}
 		}
-		HX_CHECK_STATUS(set(SECTION_FRAMES / 2, 3 * SECTION_FRAMES, HX_TAG_ANONYMOUS,
-				    &owner),
-				HX_OK);
+		HX_CHECK_STATUS(
+			set(SECTION_FRAMES / 2, 3 * SECTION_FRAMES, HX_TAG_ANONYMOUS, &owner),
+			HX_OK);
 		HX_CHECK_EQUAL(hx_framedb_count(&db, HX_TAG_ANONYMOUS), 3 * SECTION_FRAMES);
 		end();
 		HX_BAIL();
@@ -292,8 +292,7 @@ HX_TEST(nonsense_is_refused)
 	HX_CHECK_STATUS(hx_framedb_init(NULL, &frames, directory, one), HX_INVALID_ARGUMENT);
 	HX_CHECK_STATUS(hx_framedb_init(&other, NULL, directory, one), HX_INVALID_ARGUMENT);
 	HX_CHECK_STATUS(hx_framedb_init(&other, &frames, NULL, one), HX_INVALID_ARGUMENT);
-	HX_CHECK_STATUS(hx_framedb_init(&other, &frames, directory, hx_pa(0)),
-			HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_framedb_init(&other, &frames, directory, hx_pa(0)), HX_INVALID_ARGUMENT);
 	HX_CHECK_EQUAL(hx_framedb_directory_bytes(hx_pa(0)), 0);
 	HX_CHECK_EQUAL(hx_framedb_directory_bytes(hx_pa(HX_MIB(128))), sizeof(void *));
 	HX_CHECK_EQUAL(hx_framedb_directory_bytes(hx_pa(HX_MIB(128) + 1)), 2 * sizeof(void *));
@@ -373,6 +372,7 @@ HX_TEST(random_descriptions_match_a_model)
 
 HX_SUITE(framedb, HX_CASE(sections_come_when_they_are_needed),
 	 HX_CASE(want_of_memory_changes_nothing), HX_CASE(no_pressure_is_raised),
-	 HX_CASE(sections_from_bump_are_kept), HX_CASE(references_are_counted), HX_CASE(references_saturate),
-	 HX_CASE(nonsense_is_refused), HX_CASE(no_database_is_one_that_knows_nothing),
+	 HX_CASE(sections_from_bump_are_kept), HX_CASE(references_are_counted),
+	 HX_CASE(references_saturate), HX_CASE(nonsense_is_refused),
+	 HX_CASE(no_database_is_one_that_knows_nothing),
 	 HX_CASE(random_descriptions_match_a_model));

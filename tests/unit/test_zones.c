@@ -60,9 +60,10 @@ static void read_map(const struct piece *pieces, unsigned count)
 {
 	hx_memmap_init(&map);
 	for (unsigned i = 0; i < count; i++) {
-		HX_CHECK_STATUS(hx_memmap_add(&map, (struct hx_memory_range){
-							    hx_pa(pieces[i].base), pieces[i].bytes,
-							    pieces[i].type, pieces[i].node}),
+		HX_CHECK_STATUS(hx_memmap_add(&map, (struct hx_memory_range){hx_pa(pieces[i].base),
+									     pieces[i].bytes,
+									     pieces[i].type,
+									     pieces[i].node}),
 				HX_OK);
 	}
 	map_before = map;
@@ -130,8 +131,7 @@ static void check_shapes(const struct shape *want, unsigned count)
 		HX_CHECK_EQUAL(z->front->base + z->front->span_frames,
 			       want[i].end / HX_FRAME_BYTES);
 		HX_CHECK(hx_frames_zone_of(&frames, hx_pfn(z->front->base)) == z);
-		HX_CHECK(hx_frames_zone_of(&frames, hx_pfn(want[i].end / HX_FRAME_BYTES - 1)) ==
-			 z);
+		HX_CHECK(hx_frames_zone_of(&frames, hx_pfn(want[i].end / HX_FRAME_BYTES - 1)) == z);
 	}
 }
 
@@ -236,10 +236,10 @@ HX_TEST(init_that_fails_leaves_nothing)
 
 	hx_memmap_init(&map); /* a node for every piece */
 	for (unsigned i = 0; i <= HX_ZONES_MAX; i++) {
-		HX_CHECK_STATUS(hx_memmap_add(&map, (struct hx_memory_range){
-							    hx_pa(HX_MIB(16 + i)), HX_MIB(1),
-							    HX_MEMORY_RAM, i}),
-				HX_OK);
+		HX_CHECK_STATUS(
+			hx_memmap_add(&map, (struct hx_memory_range){hx_pa(HX_MIB(16 + i)),
+								     HX_MIB(1), HX_MEMORY_RAM, i}),
+			HX_OK);
 	}
 	map_before = map;
 	HX_CHECK_STATUS(build(&c, HX_MIB(17)), HX_NOT_SUPPORTED);
@@ -667,8 +667,8 @@ HX_TEST(the_chosen_allocation_fails)
 				struct hx_pfn_result r =
 					n % 2 ? hx_frames_allocate(&frames, 0, 0)
 					      : hx_frames_allocate_contiguous(&frames, 3, 0, 0);
-				bool fails = fail_at != 0 &&
-					     (n == fail_at || (forever && n > fail_at));
+				bool fails =
+					fail_at != 0 && (n == fail_at || (forever && n > fail_at));
 				HX_CHECK_STATUS(r.status, fails ? HX_OUT_OF_MEMORY : HX_OK);
 				if (r.status == HX_OK) {
 					HX_CHECK_STATUS(hx_frames_deallocate(&frames, r.value),

@@ -485,9 +485,12 @@ hx_status hx_frames_deallocate(struct hx_frames *f, struct hx_pfn first)
 	if (!z) {
 		return HX_FOREIGN_FREE;
 	}
-	/* Two steps, but a block that is the caller's does not change between them. */
+	/*
+	 * Two steps, but a block that is the caller's does not change between them. A
+	 * length that no block has is refused as what it is, and counted.
+	 */
 	struct hx_pfn_result block = z->front->trait->block_frames(z->front, first);
-	uint64_t count = block.status == HX_OK ? block.value.v : 1;
+	uint64_t count = block.status == HX_OK ? block.value.v : UINT64_MAX;
 	return z->front->trait->free_run(z->front, first, count);
 }
 

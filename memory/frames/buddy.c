@@ -196,8 +196,7 @@ static uint64_t next_free(const struct hx_frame_allocator *a, unsigned k, uint64
 			if (level == 0) {
 				return f;
 			}
-			level--;
-			f = f < a->base ? a->base : f;
+			level--; /* f is where that word begins */
 		} else {
 			f = ((f >> (shift + 6)) + 1) << (shift + 6);
 			level += level + 1 < o->levels;

@@ -127,6 +127,22 @@ HX_TEST(sections_come_when_they_are_needed)
 	HX_CHECK_EQUAL(db.sections_live, 2);
 	HX_CHECK_EQUAL(hx_framedb_count(&db, HX_TAG_TABLE), 0);
 	check_entry(SECTION_FRAMES, HX_TAG_FREE, 0, NULL);
+	/* From a missing section into a present one. */
+	HX_CHECK_STATUS(set(2 * SECTION_FRAMES, 3, HX_TAG_TABLE, &owner), HX_OK);
+	HX_CHECK_STATUS(set(SECTION_FRAMES, 3, HX_TAG_FREE, NULL), HX_OK);
+	HX_CHECK_STATUS(set(3 * SECTION_FRAMES - 1, SECTION_FRAMES, HX_TAG_FREE, NULL), HX_OK);
+	HX_CHECK_EQUAL(db.sections_live, 3);
+	HX_CHECK_EQUAL(hx_framedb_count(&db, HX_TAG_TABLE), 3);
+	HX_CHECK_STATUS(set(4 * SECTION_FRAMES, 4, HX_TAG_TABLE, &owner), HX_OK);
+	HX_CHECK_STATUS(set(3 * SECTION_FRAMES, DESCRIBED - 3 * SECTION_FRAMES, HX_TAG_FREE, NULL),
+			HX_OK);
+	HX_CHECK_EQUAL(hx_framedb_count(&db, HX_TAG_TABLE), 3);
+	check_entry(4 * SECTION_FRAMES, HX_TAG_FREE, 0, NULL);
+	HX_CHECK_STATUS(set(0, DESCRIBED, HX_TAG_FREE, NULL), HX_OK);
+	end();
+	if (!begin()) {
+		return;
+	}
 	/* The last frame of the short section, and none behind it. */
 	HX_CHECK_STATUS(set(DESCRIBED - 1, 1, HX_TAG_RESERVED, NULL), HX_OK);
 	check_entry(DESCRIBED - 1, HX_TAG_RESERVED, 1, NULL);

@@ -498,14 +498,15 @@ HX_TEST(memory_is_donated_once)
 		HX_CHECK_STATUS(hx_frames_donate(&frames, hx_pfn(image.v + 15), 2),
 				HX_INVALID_ARGUMENT);
 		HX_CHECK_EQUAL(hx_frames_free_frames(&frames), low - 1);
-		/* Two frames on each side of 4 GiB at once, then some of the image. */
-		HX_CHECK_STATUS(hx_frames_donate(&frames, cut, 4), HX_OK);
+		/* Across 4 GiB, where two zones meet: all of it or nothing. */
+		HX_CHECK_STATUS(hx_frames_donate(&frames, hx_pfn(cut.v + 3), 1), HX_OK);
+		HX_CHECK_STATUS(hx_frames_donate(&frames, cut, 4), HX_INVALID_ARGUMENT);
+		HX_CHECK_EQUAL(hx_frames_free_frames(&frames), low);
+		HX_CHECK_EQUAL(free_of(HX_ZONE_NORMAL), 1);
+		HX_CHECK_STATUS(hx_frames_donate(&frames, cut, 3), HX_OK);
 		HX_CHECK_EQUAL(free_of(HX_ZONE_NORMAL), 2);
 		HX_CHECK_STATUS(hx_frames_donate(&frames, image, 16), HX_OK);
 		HX_CHECK_STATUS(hx_frames_donate(&frames, image, 1), HX_INVALID_ARGUMENT);
-		/* The first half of this one is new, the second is not: nothing changes. */
-		HX_CHECK_STATUS(hx_frames_donate(&frames, hx_pfn(cut.v + 3), 2),
-				HX_INVALID_ARGUMENT);
 		HX_CHECK_EQUAL(hx_frames_free_frames(&frames), low - 1 + 20);
 		HX_CHECK_EQUAL(hx_frames_total_frames(&frames), low + 20);
 		HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);

@@ -340,9 +340,6 @@ unsigned hx_hal_cpu_id(void)
 
 /* ---- Interrupts ---- */
 
-/* Absent from a program that links no mapper: then nobody sends any. */
-#pragma weak hx_upcall_tlb_ipi
-
 void sim_deliver(struct sim_cpu *cpu)
 {
 	while (!cpu->irq_off && __atomic_exchange_n(&cpu->ipi, false, __ATOMIC_ACQ_REL)) {

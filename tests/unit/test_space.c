@@ -153,7 +153,7 @@ static struct hx_region_info lookup(uintptr_t va)
 static struct hx_fault fault_at(uintptr_t va, enum hx_access access, bool user)
 {
 	return (struct hx_fault){
-		.va = hx_va(va), .access = access, .cause = HX_FAULT_UNKNOWN, .user = user};
+		.va = hx_va(va), .access = access, .user = user, .user_access = !user};
 }
 
 static struct hx_space_stats stats(void)
@@ -1128,6 +1128,25 @@ HX_TEST(the_fault_matrix)
 	rig_end();
 }
 
+/* A kernel access that did not ask for user memory is refused wherever it goes. */
+HX_TEST(stray_kernel_accesses_are_refused)
+{
+	rig_begin();
+	HX_BAIL();
+	space_begin();
+	HX_BAIL();
+	must_map(BASE, 2, RW);
+	HX_CHECK_STATUS(store(BASE, 5), HX_OK);
+	for (unsigned i = 0; i < 2; i++) {
+		struct hx_fault f = fault_at(page_at(i), HX_ACCESS_READ, false);
+		f.user_access = false;
+		HX_CHECK_STATUS(hx_space_fault(&space, &f), HX_PERMISSION_DENIED);
+		HX_CHECK_EQUAL(stats().resident_pages, 1);
+	}
+	space_end();
+	rig_end();
+}
+
 /* Rights that are taken are gone for user mode and for the kernel's user access. */
 HX_TEST(prot_none_keeps_contents_and_hides_them)
 {
@@ -1676,6 +1695,7 @@ HX_SUITE(space, HX_CASE(random_operations_match_the_model),
 	 HX_CASE(hostile_mmap_arguments), HX_CASE(hostile_ranges),
 	 HX_CASE(init_and_destroy_check_what_they_get), HX_CASE(mmap_places_from_the_top_down),
 	 HX_CASE(the_region_limit_holds), HX_CASE(thousands_of_regions), HX_CASE(the_fault_matrix),
+	 HX_CASE(stray_kernel_accesses_are_refused),
 	 HX_CASE(prot_none_keeps_contents_and_hides_them), HX_CASE(out_of_frames_changes_nothing),
 	 HX_CASE(a_database_without_room_refuses_the_page), HX_CASE(pressure_mends_a_fault),
 	 HX_CASE(brk_follows_linux), HX_CASE(every_operation_wants_its_rights),

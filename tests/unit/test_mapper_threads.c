@@ -1,0 +1,835 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * The mapper on several CPUs of the simulated machine, whose TLBs keep all that
+ * they are not told to forget. A frame, data or table, that is released while a
+ * TLB still names it fails the case; so does every stale use outside of a call.
+ *
+ * Hosted only: CPUs are threads here, and the cases choose their machine.
+ */
+#include <sched.h>
+
+#include <sim.h>
+
+#include "mapper_world.h"
+
+#define RW (HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE)
+#define RO (HX_PAGE_KERNEL_READ | HX_PAGE_NO_EXECUTE)
+#define URW (RW | HX_PAGE_USER)
+#define URO (RO | HX_PAGE_USER)
+
+#define PAGE HX_KIB(4)
+#define L1 HX_MIB(2)
+#define UVA ((uintptr_t)HX_GIB(6))
+
+enum { CPUS = 4, WORLD_FRAMES = 2048 };
+
+/* Tables from 16 MiB; data, a page for each of the window, from 32 MiB. */
+#define TABLES_PA HX_MIB(16)
+#define DATA_PA HX_MIB(32)
+
+static struct hx_pagetable kernel, user;
+
+/* ---- The machine ---- */
+
+static unsigned stale_uses, audits;
+
+static void count_stale(const struct hx_sim_stale *s)
+{
+	(void)s;
+	__atomic_fetch_add(&stale_uses, 1, __ATOMIC_RELAXED);
+}
+
+static void audit_frame(struct hx_pfn frame)
+{
+	__atomic_fetch_add(&audits, 1, __ATOMIC_RELAXED);
+	HX_CHECK(!hx_sim_audit_frame(frame));
+}
+
+static void audit_release(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+			  uint64_t flags)
+{
+	(void)context;
+	(void)va;
+	(void)flags;
+	for (uint64_t at = 0; at < bytes; at += PAGE) {
+		audit_frame(hx_pa_to_pfn(hx_pa(pa.v + at)));
+	}
+}
+
+static uintptr_t kva(void)
+{
+	return hx_kernel_start() + UVA;
+}
+
+/* This CPU runs the kernel's table, and user is a table on it. */
+static void open_machine(const struct hx_sim_config *c, uint32_t features)
+{
+	hx_sim_configure(c);
+	hx_hal_mmu_init();
+	hx_hal_geometry.features |= features;
+	stale_uses = audits = 0;
+	hx_sim_on_stale(count_stale);
+	world_open(hx_pa_to_pfn(hx_pa(TABLES_PA)), WORLD_FRAMES);
+	HX_BAIL();
+	struct hx_pagetable_config config = {.frames = &world_frames, .huge = true};
+	HX_REQUIRE_STATUS(hx_pagetable_init(&kernel, &config), HX_OK);
+	HX_REQUIRE_STATUS(hx_pagetable_prepare(&kernel, hx_va(kva()), L1), HX_OK);
+	hx_pagetable_seal(&kernel);
+	hx_pagetable_load(&kernel, NULL);
+	config.kernel = &kernel;
+	HX_REQUIRE_STATUS(hx_pagetable_init(&user, &config), HX_OK);
+	world_on_free = audit_frame;
+}
+
+static void close_machine(void)
+{
+	WORLD_SOUND(&user);
+	WORLD_SOUND(&kernel);
+	HX_CHECK_EQUAL(hx_sim_audit(), 0);
+	world_on_free = NULL; /* what this CPU still has of the kernel's table is its own affair */
+	HX_CHECK_STATUS(hx_pagetable_destroy(&user), HX_OK);
+	HX_CHECK_EQUAL(world_free_count() + kernel.counters.tables, WORLD_FRAMES);
+}
+
+/* ---- CPUs ---- */
+
+struct cpu {
+	void (*run)(unsigned id);
+	unsigned id;
+	bool started, done;
+};
+
+static struct cpu cpus[CPUS];
+static bool stop;
+static unsigned working; /* CPUs that may still make calls */
+
+static bool stopped(void)
+{
+	return __atomic_load_n(&stop, __ATOMIC_ACQUIRE);
+}
+
+static void cpu_main(void *argument)
+{
+	struct cpu *c = argument;
+	hx_hal_mmu_init();
+	hx_pagetable_load(&kernel, NULL);
+	hx_pagetable_load(&user, &kernel);
+	hx_hal_user_access(true);
+	__atomic_store_n(&c->started, true, __ATOMIC_RELEASE);
+	c->run(c->id);
+	/* Leave the machine, but not before nobody can ask this CPU any more. */
+	__atomic_fetch_sub(&working, 1, __ATOMIC_ACQ_REL);
+	while (__atomic_load_n(&working, __ATOMIC_ACQUIRE) > 0) {
+		hx_hal_relax();
+	}
+	unsigned long irq = hx_hal_irq_save();
+	hx_pagetable_load(&kernel, &user);
+	__atomic_fetch_and(&kernel.active.bits, ~hx_cpus_of(c->id).bits, __ATOMIC_SEQ_CST);
+	hx_hal_irq_restore(irq);
+	__atomic_store_n(&c->done, true, __ATOMIC_RELEASE);
+}
+
+/* Start CPUs 1..n; they have user loaded when this returns. */
+static void start_cpus(unsigned n, void (*run)(unsigned id))
+{
+	stop = false;
+	working = n;
+	for (unsigned i = 1; i <= n; i++) {
+		cpus[i] = (struct cpu){.run = run, .id = i};
+		HX_REQUIRE(hx_sim_cpu_start(i, cpu_main, &cpus[i]));
+	}
+	for (unsigned i = 1; i <= n; i++) {
+		while (!__atomic_load_n(&cpus[i].started, __ATOMIC_ACQUIRE)) {
+			hx_hal_relax();
+		}
+	}
+}
+
+static void join_cpus(unsigned n)
+{
+	__atomic_store_n(&stop, true, __ATOMIC_RELEASE);
+	for (unsigned i = 1; i <= n; i++) {
+		while (!__atomic_load_n(&cpus[i].done, __ATOMIC_ACQUIRE)) {
+			hx_hal_relax();
+		}
+	}
+}
+
+static void idle(unsigned id)
+{
+	(void)id;
+	while (!stopped()) {
+		hx_hal_relax();
+	}
+}
+
+/* One access as the CPU's code makes it; spurious faults are resolved. */
+static bool touch(uintptr_t va, enum hx_access access, uint64_t *value)
+{
+	struct hx_sim_reference r = {.va = hx_va(va), .access = access, .bytes = 8};
+	r.value = value ? *value : 0;
+	struct hx_fault fault;
+	while (!hx_sim_access(&r, &fault)) {
+		if (!hx_pagetable_spurious(&fault)) {
+			return false;
+		}
+	}
+	if (value) {
+		*value = r.value;
+	}
+	return true;
+}
+
+static bool readable(uintptr_t va)
+{
+	return touch(va, HX_ACCESS_READ, NULL);
+}
+
+/* ---- Commands: CPU 0 tells the others to touch a page, one at a time ---- */
+
+static struct {
+	uintptr_t va;
+	uint32_t number; /* of the command */
+	uint32_t served; /* CPUs that have done it */
+	uint32_t faults;
+} order;
+
+static void obey(unsigned id)
+{
+	(void)id;
+	for (uint32_t last = 0; !stopped(); hx_hal_relax()) {
+		uint32_t number = __atomic_load_n(&order.number, __ATOMIC_ACQUIRE);
+		if (number != last) {
+			last = number;
+			bool ok = readable(order.va);
+			__atomic_fetch_add(&order.faults, !ok, __ATOMIC_RELAXED);
+			__atomic_fetch_add(&order.served, 1, __ATOMIC_RELEASE);
+		}
+	}
+}
+
+/* All of CPUs 1..n read @va. @return how many could not */
+static unsigned all_touch(unsigned n, uintptr_t va)
+{
+	order.va = va;
+	order.served = order.faults = 0;
+	__atomic_fetch_add(&order.number, 1, __ATOMIC_RELEASE);
+	while (__atomic_load_n(&order.served, __ATOMIC_ACQUIRE) < n) {
+		hx_hal_relax();
+	}
+	return order.faults;
+}
+
+static void start_obedient(unsigned n)
+{
+	order.number = 0;
+	start_cpus(n, obey);
+}
+
+/* ---- Who is asked ---- */
+
+/* Counts of one call, taken from the table's counters and from the machine's. */
+#define ASKS(t, call, wanted_broadcasts, wanted_ipis)                                              \
+	do {                                                                                       \
+		struct hx_mapper_counters before_ = (t)->counters;                                 \
+		uint64_t machine_ = hx_sim_counters().ipis;                                        \
+		HX_CHECK_STATUS(call, HX_OK);                                                      \
+		HX_CHECK_EQUAL((t)->counters.broadcasts - before_.broadcasts, wanted_broadcasts);  \
+		HX_CHECK_EQUAL((t)->counters.ipis - before_.ipis, wanted_ipis);                    \
+		HX_CHECK_EQUAL(hx_sim_counters().ipis - machine_, wanted_ipis);                    \
+	} while (0)
+
+static void count_asks(enum hx_sim_switch broadcast)
+{
+	open_machine(&(struct hx_sim_config){.broadcast = broadcast}, 0);
+	HX_BAIL();
+	struct hx_pagetable *t = &user;
+	struct hx_va va = hx_va(UVA);
+	struct hx_pa pa = hx_pa(DATA_PA);
+	uint64_t bytes = 3 * L1 + 7 * PAGE;
+	uint64_t each = broadcast == HX_SIM_OFF ? 3 : 0; /* IPIs to three CPUs */
+
+	/* Nobody runs it; then this CPU alone does. */
+	ASKS(t, hx_map(t, va, pa, bytes, URW), 0, 0);
+	ASKS(t, hx_unmap(t, va, bytes, NULL, NULL), 0, 0);
+	hx_pagetable_load(t, &kernel);
+	ASKS(t, hx_map(t, va, pa, bytes, URW), 0, 0);
+	ASKS(t, hx_update_flags(t, va, bytes, URO), 0, 0);
+	ASKS(t, hx_unmap(t, va, bytes, NULL, NULL), 0, 0);
+
+	/* Three others run it as well: one round for a call of any size. */
+	start_obedient(3);
+	HX_BAIL();
+	ASKS(t, hx_map(t, va, pa, bytes, URO), 0, 0);                       /* fresh */
+	ASKS(t, hx_update_flags(t, va, bytes, URW), 0, 0);                  /* more */
+	ASKS(t, hx_update_flags(t, va, bytes, URW), 0, 0);                  /* the same */
+	ASKS(t, hx_update_flags(t, va, bytes, URO), 1, each);               /* less */
+	ASKS(t, hx_unmap(t, hx_va(UVA + PAGE), PAGE, NULL, NULL), 1, each); /* a split */
+	ASKS(t, hx_unmap_sparse(t, va, 2 * bytes, NULL, NULL), 1, each);
+	ASKS(t, hx_unmap_sparse(t, va, 2 * bytes, NULL, NULL), 0, 0);
+	ASKS(t, hx_flush(t, va, PAGE), 1, each);
+	/* This CPU leaves; the others are still asked, this one no longer flushes. */
+	hx_pagetable_load(&kernel, t);
+	uint64_t flushes = t->counters.local_flushes;
+	ASKS(t, hx_map(t, va, pa, bytes, URW), 0, 0);
+	ASKS(t, hx_unmap(t, va, bytes, NULL, NULL), 1, each);
+	HX_CHECK_EQUAL(t->counters.local_flushes, flushes);
+	/* All of them run the kernel's half. */
+	ASKS(&kernel, hx_map(&kernel, hx_va(kva()), pa, PAGE, RW | HX_PAGE_GLOBAL),
+	     hx_hal_geometry.features & HX_MMU_NEGATIVE_CACHING ? 1 : 0,
+	     hx_hal_geometry.features & HX_MMU_NEGATIVE_CACHING ? each : 0);
+	ASKS(&kernel, hx_unmap(&kernel, hx_va(kva()), PAGE, NULL, NULL), 1, each);
+	join_cpus(3);
+	ASKS(&kernel, hx_map(&kernel, hx_va(kva()), pa, PAGE, RW), 0, 0);
+	ASKS(&kernel, hx_unmap(&kernel, hx_va(kva()), PAGE, NULL, NULL), 0, 0);
+	HX_CHECK_EQUAL(hx_tlb_shootdown(NULL, 0, (struct hx_cpus){~UINT64_C(0)}), 0);
+	HX_CHECK_EQUAL(stale_uses, 0);
+	close_machine();
+}
+
+HX_TEST(cpus_are_asked_once_and_only_if_they_run_the_table)
+{
+	count_asks(HX_SIM_OFF);
+}
+
+HX_TEST(a_machine_that_broadcasts_sends_no_interrupts)
+{
+	count_asks(HX_SIM_ON);
+}
+
+/* ---- What is unmapped is gone everywhere ---- */
+
+HX_TEST(no_cpu_keeps_what_is_unmapped)
+{
+	open_machine(&(struct hx_sim_config){0}, 0);
+	HX_BAIL();
+	hx_pagetable_load(&user, &kernel);
+	hx_hal_user_access(true);
+	start_obedient(3);
+	HX_BAIL();
+	const struct {
+		uint64_t bytes, from, to; /* mapped, and unmapped of it */
+	} cases[] = {
+		{PAGE, 0, PAGE},
+		{3 * PAGE, PAGE, 2 * PAGE},
+		{L1, 0, L1},
+		{L1, 5 * PAGE, 9 * PAGE},
+		{2 * L1, L1 - PAGE, L1 + PAGE},
+		{L1 + 70 * PAGE, L1, L1 + 70 * PAGE},
+	};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(cases); i++) {
+		uint64_t bytes = cases[i].bytes;
+		HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(DATA_PA), bytes, URW), HX_OK);
+		for (uint64_t at = 0; at < bytes; at += PAGE) {
+			HX_CHECK_EQUAL(all_touch(3, UVA + (uintptr_t)at), 0);
+			HX_CHECK(readable(UVA + (uintptr_t)at));
+		}
+		audits = 0;
+		HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA + (uintptr_t)cases[i].from),
+					 cases[i].to - cases[i].from, audit_release, NULL),
+				HX_OK);
+		HX_CHECK(audits >= (cases[i].to - cases[i].from) / PAGE);
+		HX_CHECK_EQUAL(hx_sim_audit(), 0);
+		for (uint64_t at = 0; at < bytes; at += PAGE) {
+			bool gone = at >= cases[i].from && at < cases[i].to;
+			HX_CHECK_EQUAL(all_touch(3, UVA + (uintptr_t)at), gone ? 3 : 0);
+			HX_CHECK_EQUAL(readable(UVA + (uintptr_t)at), !gone);
+		}
+		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), bytes, audit_release, NULL),
+				HX_OK);
+	}
+	HX_CHECK_EQUAL(stale_uses, 0);
+	join_cpus(3);
+	hx_pagetable_load(&kernel, &user);
+	close_machine();
+}
+
+HX_TEST(the_kernel_half_changes_for_all)
+{
+	open_machine(&(struct hx_sim_config){0}, 0);
+	HX_BAIL();
+	start_obedient(3);
+	HX_BAIL();
+	struct hx_va va = hx_va(kva());
+	struct hx_pa pa = hx_pa(DATA_PA);
+	/* The last has more pages than are flushed one by one. */
+	const uint64_t sizes[] = {PAGE, PAGE, L1, 100 * PAGE};
+	for (unsigned round = 0; round < HX_ARRAY_LENGTH(sizes); round++) {
+		uint64_t global = round == 0 ? 0 : HX_PAGE_GLOBAL;
+		uint64_t bytes = sizes[round];
+		uint64_t spurious = hx_sim_counters().spurious_faults;
+		HX_CHECK_EQUAL(all_touch(3, kva()), 3); /* absence may be cached now */
+		HX_CHECK_STATUS(hx_map(&kernel, va, pa, bytes, RO | global), HX_OK);
+		HX_CHECK_EQUAL(all_touch(3, kva()), 0);
+		HX_CHECK_STATUS(hx_update_flags(&kernel, va, bytes, RW | global), HX_OK);
+		HX_CHECK_EQUAL(all_touch(3, kva()), 0);
+		/* Kernel code cannot take faults on what it was given. */
+		HX_CHECK_EQUAL(hx_sim_counters().spurious_faults, spurious);
+		HX_CHECK_STATUS(hx_update_flags(&kernel, va, bytes, RO | HX_PAGE_USER), HX_OK);
+		HX_CHECK_EQUAL(hx_sim_audit(), 0);
+		HX_CHECK_STATUS(hx_unmap(&kernel, va, bytes, audit_release, NULL), HX_OK);
+		HX_CHECK_EQUAL(all_touch(3, kva()), 3);
+		HX_CHECK_EQUAL(hx_sim_audit(), 0);
+	}
+	HX_CHECK_EQUAL(stale_uses, 0);
+	join_cpus(3);
+	close_machine();
+}
+
+HX_TEST(another_kernel_half_forgets_the_first)
+{
+	open_machine(&(struct hx_sim_config){0}, 0);
+	HX_BAIL();
+	static struct hx_pagetable second;
+	struct hx_pagetable_config c = {.frames = &world_frames, .huge = true};
+	HX_REQUIRE_STATUS(hx_pagetable_init(&second, &c), HX_OK);
+	struct hx_va va = hx_va(kva());
+	HX_CHECK_STATUS(hx_map(&kernel, va, hx_pa(DATA_PA), PAGE, RW | HX_PAGE_GLOBAL), HX_OK);
+	hx_pagetable_load(&user, &kernel);
+	HX_CHECK(readable(kva()));
+	hx_pagetable_load(&second, &user);
+	HX_CHECK_EQUAL(user.active.bits, 0);
+	HX_CHECK_EQUAL(kernel.active.bits, 0);
+	HX_CHECK_EQUAL(second.active.bits, 1);
+	HX_CHECK(!readable(kva()));
+	/* It left both, so nobody asks it when they change. */
+	HX_CHECK_STATUS(hx_unmap(&kernel, va, PAGE, audit_release, NULL), HX_OK);
+	hx_pagetable_load(&kernel, &second);
+	HX_CHECK_STATUS(hx_pagetable_destroy(&second), HX_OK);
+	HX_CHECK_EQUAL(stale_uses, 0);
+	close_machine();
+}
+
+/* ---- Waiting ---- */
+
+static struct hx_lock outer;
+static uint32_t entered;
+
+/* Wants the lock that CPU 0 holds, with interrupts off. */
+static void want_lock(unsigned id)
+{
+	(void)id;
+	while (!stopped()) {
+		unsigned long irq = hx_hal_irq_save();
+		unsigned long inner = hx_lock_acquire(&outer);
+		__atomic_fetch_add(&entered, 1, __ATOMIC_RELAXED);
+		hx_lock_release(&outer, inner);
+		hx_hal_irq_restore(irq);
+	}
+}
+
+HX_TEST(who_waits_for_a_lock_answers_shootdowns)
+{
+	open_machine(&(struct hx_sim_config){.broadcast = HX_SIM_OFF}, 0);
+	HX_BAIL();
+	start_cpus(3, want_lock);
+	HX_BAIL();
+	for (unsigned i = 0; i < 200; i++) {
+		unsigned long irq = hx_lock_acquire(&outer);
+		uint64_t ipis = user.counters.ipis;
+		hx_flush_all(&user);
+		HX_CHECK_EQUAL(user.counters.ipis - ipis, 3);
+		hx_lock_release(&outer, irq);
+	}
+	join_cpus(3);
+	HX_CHECK(entered > 0);
+	close_machine();
+}
+
+/* Nothing but shootdowns, from all CPUs at once, with interrupts off. */
+static void shoot(unsigned id)
+{
+	struct hx_tlb_range all = {.pages = 0};
+	unsigned long irq = hx_hal_irq_save();
+	for (unsigned i = 0; i < 300; i++) {
+		HX_CHECK_EQUAL(hx_tlb_shootdown(&all, 1, (struct hx_cpus){0xf}), 3);
+	}
+	hx_hal_irq_restore(irq);
+	idle(id);
+}
+
+HX_TEST(crossing_initiators_do_not_wait_for_each_other)
+{
+	open_machine(&(struct hx_sim_config){.broadcast = HX_SIM_OFF}, 0);
+	HX_BAIL();
+	uint64_t before = hx_sim_counters().local_flushes;
+	start_cpus(3, shoot);
+	HX_BAIL();
+	struct hx_tlb_range all = {.pages = 0};
+	for (unsigned i = 0; i < 300; i++) {
+		HX_CHECK_EQUAL(hx_tlb_shootdown(&all, 1, (struct hx_cpus){0xf}), 3);
+	}
+	join_cpus(3);
+	/* Every CPU ran every request of every CPU, its own too. */
+	HX_CHECK(hx_sim_counters().local_flushes - before >= 4 * 4 * 300);
+	close_machine();
+}
+
+/* ---- Everybody changes one table at once ---- */
+
+enum { WINDOW = 64 };
+
+static uintptr_t window_of(unsigned id)
+{
+	return UVA + id * (uintptr_t)(L1 / 2); /* two windows share a leaf table */
+}
+
+/*
+ * Each CPU maps, writes, protects and unmaps in its window, and reads in those of
+ * the others, so that its TLB has what they unmap.
+ */
+static void work(unsigned id)
+{
+	struct hx_random r = {id + 1};
+	uint64_t pa = DATA_PA + id * HX_MIB(1);
+	uintptr_t base = window_of(id);
+	for (unsigned i = 0; i < 400; i++) {
+		uint64_t first = hx_random_below(&r, WINDOW);
+		uint64_t bytes = (1 + hx_random_below(&r, WINDOW - first)) * PAGE;
+		uintptr_t va = base + (uintptr_t)(first * PAGE);
+		HX_CHECK_STATUS(hx_map(&user, hx_va(va), hx_pa(pa + first * PAGE), bytes, URW),
+				HX_OK);
+		for (uint64_t at = 0; at < bytes; at += PAGE) {
+			uint64_t wrote = (uint64_t)id << 32 | i, read = 0;
+			HX_CHECK(touch(va + (uintptr_t)at, HX_ACCESS_WRITE, &wrote));
+			HX_CHECK(touch(va + (uintptr_t)at, HX_ACCESS_READ, &read));
+			HX_CHECK_EQUAL(read, wrote);
+			(void)readable(window_of((id + 1) % CPUS) + (uintptr_t)at);
+		}
+		HX_CHECK_STATUS(hx_update_flags(&user, hx_va(va), bytes, URO), HX_OK);
+		HX_CHECK(!touch(va, HX_ACCESS_WRITE, NULL));
+		HX_CHECK_STATUS(hx_unmap(&user, hx_va(va), bytes, audit_release, NULL), HX_OK);
+		HX_CHECK(!readable(va));
+	}
+}
+
+static void work_then_idle(unsigned id)
+{
+	work(id);
+	idle(id);
+}
+
+static void all_work(const struct hx_sim_config *c)
+{
+	open_machine(c, 0);
+	HX_BAIL();
+	hx_pagetable_load(&user, &kernel);
+	hx_hal_user_access(true);
+	start_cpus(3, work_then_idle);
+	HX_BAIL();
+	work(0);
+	join_cpus(3);
+	HX_CHECK_EQUAL(user.counters.tables, 1);
+	hx_pagetable_load(&kernel, &user);
+	close_machine();
+}
+
+HX_TEST(all_cpus_change_one_table_by_interrupts)
+{
+	all_work(&(struct hx_sim_config){.broadcast = HX_SIM_OFF});
+}
+
+HX_TEST(all_cpus_change_one_table_by_broadcasts)
+{
+	all_work(&(struct hx_sim_config){.broadcast = HX_SIM_ON});
+}
+
+HX_TEST(all_cpus_change_one_table_without_hardware_marks)
+{
+	all_work(&(struct hx_sim_config){.hardware_ad = HX_SIM_OFF});
+}
+
+/* ---- Loading while others unmap ---- */
+
+static struct hx_pagetable other;
+
+static void switch_tables(unsigned id)
+{
+	(void)id;
+	for (; !stopped(); hx_hal_relax()) {
+		(void)readable(UVA);
+		hx_hal_relax();
+		hx_pagetable_load(&other, &user);
+		HX_CHECK(!readable(UVA)); /* nothing is there in the other one */
+		hx_pagetable_load(&user, &other);
+		(void)readable(UVA);
+	}
+}
+
+HX_TEST(a_cpu_that_comes_or_goes_misses_no_shootdown)
+{
+	open_machine(&(struct hx_sim_config){.broadcast = HX_SIM_OFF}, 0);
+	HX_BAIL();
+	struct hx_pagetable_config c = {.frames = &world_frames, .kernel = &kernel};
+	HX_REQUIRE_STATUS(hx_pagetable_init(&other, &c), HX_OK);
+	start_cpus(3, switch_tables);
+	HX_BAIL();
+	for (unsigned i = 0; i < 1500; i++) {
+		HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(DATA_PA), PAGE, URW), HX_OK);
+		sched_yield();
+		HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), PAGE, audit_release, NULL), HX_OK);
+	}
+	join_cpus(3);
+	HX_CHECK_STATUS(hx_pagetable_destroy(&other), HX_OK);
+	close_machine();
+}
+
+static void load_and_leave(unsigned id)
+{
+	(void)id;
+	while (!stopped()) {
+		hx_pagetable_load(&kernel, &user);
+		hx_hal_relax();
+		hx_pagetable_load(&user, &kernel);
+		hx_hal_relax();
+	}
+}
+
+/*
+ * No access falls between the load and the mask here, but on a real machine a
+ * walk may, ahead of its time. So look at the order itself: whenever the count of
+ * root loads says that the user table is in, the mask must say so already.
+ */
+HX_TEST(a_cpu_is_in_the_mask_before_it_can_walk)
+{
+	open_machine(&(struct hx_sim_config){0}, 0);
+	HX_BAIL();
+	start_cpus(1, load_and_leave);
+	HX_BAIL();
+	uint64_t last = 0, seen = 0;
+	for (unsigned i = 0; i < 1000000 && seen < 3000; i++) {
+		/* The first three loads were CPU 0's, and CPU 1's of both tables. */
+		uint64_t loads = hx_sim_counters().root_loads;
+		uint64_t mask = __atomic_load_n(&user.active.bits, __ATOMIC_SEQ_CST);
+		bool in = loads % 2 == 1;
+		if (hx_sim_counters().root_loads != loads) {
+			sched_yield();
+			continue; /* it has moved on */
+		}
+		HX_CHECK(!in || mask == hx_cpus_of(1).bits);
+		seen += loads != last;
+		last = loads;
+		if (i % 64 == 63) {
+			sched_yield(); /* where the host has one core */
+		}
+	}
+	HX_CHECK(seen > 100);
+	join_cpus(1);
+	close_machine();
+}
+
+/* ---- What the machine writes is kept ---- */
+
+static uint64_t written[WINDOW]; /* times that a page was written, by one CPU */
+
+static void dirty_pages(unsigned id)
+{
+	(void)id;
+	struct hx_random r = {7};
+	for (; !stopped(); hx_hal_relax()) {
+		uint64_t i = hx_random_below(&r, WINDOW);
+		if (touch(UVA + (uintptr_t)(i * PAGE), HX_ACCESS_WRITE, NULL)) {
+			__atomic_fetch_add(&written[i], 1, __ATOMIC_RELEASE);
+		}
+	}
+}
+
+struct dirty_report {
+	uint64_t wrote[WINDOW];
+};
+
+static void check_dirty(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+			uint64_t flags)
+{
+	(void)pa;
+	(void)bytes;
+	const struct dirty_report *d = context;
+	uint64_t i = (va.v - UVA) / PAGE;
+	if (i < WINDOW && d->wrote[i] > 0) {
+		HX_CHECK(flags & HX_PAGE_DIRTY);
+	}
+}
+
+static void keep_dirty(uint32_t features)
+{
+	open_machine(&(struct hx_sim_config){.broadcast = HX_SIM_OFF, .hardware_ad = HX_SIM_ON},
+		     features);
+	HX_BAIL();
+	start_cpus(1, dirty_pages);
+	HX_BAIL();
+	static const uint64_t rights[] = {URW, URO, URW | HX_PAGE_NO_CACHE, URW};
+	for (unsigned round = 0; round < 60; round++) {
+		static struct dirty_report d;
+		for (unsigned i = 0; i < WINDOW; i++) {
+			__atomic_store_n(&written[i], 0, __ATOMIC_RELAXED);
+		}
+		HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(DATA_PA), L1, URW), HX_OK);
+		for (unsigned i = 0; i < 8; i++) { /* the first of them splits the leaf */
+			HX_CHECK_STATUS(hx_update_flags(&user, hx_va(UVA + i * PAGE), 9 * PAGE,
+							rights[(round + i) % 4]),
+					HX_OK);
+		}
+		for (unsigned i = 0; i < WINDOW; i++) {
+			d.wrote[i] = __atomic_load_n(&written[i], __ATOMIC_ACQUIRE);
+		}
+		/* In halves: by leaf and with the table. */
+		HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), 40 * PAGE, check_dirty, &d), HX_OK);
+		HX_CHECK_STATUS(
+			hx_unmap(&user, hx_va(UVA + 40 * PAGE), L1 - 40 * PAGE, check_dirty, &d),
+			HX_OK);
+	}
+	join_cpus(1);
+	close_machine();
+}
+
+HX_TEST(dirty_pages_are_not_lost)
+{
+	keep_dirty(0);
+}
+
+HX_TEST(dirty_pages_are_not_lost_with_break_before_make)
+{
+	keep_dirty(HX_MMU_BREAK_BEFORE_MAKE);
+}
+
+/* ---- Translation without a lock ---- */
+
+static uint64_t translated;
+static uint64_t retirements; /* before the call in progress */
+
+/* What hx_translate() looks at has changed before a table's frame is free. */
+static void check_retired(struct hx_pfn frame)
+{
+	(void)frame;
+	HX_CHECK(__atomic_load_n(&user.retirements, __ATOMIC_SEQ_CST) > retirements);
+}
+
+static void translate(unsigned id)
+{
+	struct hx_random r = {id};
+	while (!stopped()) {
+		uintptr_t at = (uintptr_t)(hx_random_below(&r, 3 * 512) * PAGE);
+		struct hx_translation t = hx_translate(&user, hx_va(UVA + at));
+		/* Rubbish in a freed table would lead elsewhere. */
+		bool right =
+			t.status == HX_NOT_MAPPED || (t.status == HX_OK && t.pa.v == DATA_PA + at);
+		HX_CHECK(right);
+		__atomic_fetch_add(&translated, t.status == HX_OK, __ATOMIC_RELAXED);
+		hx_hal_relax();
+	}
+}
+
+HX_TEST(translate_follows_no_freed_table)
+{
+	open_machine(&(struct hx_sim_config){0}, 0);
+	HX_BAIL();
+	world_on_free = check_retired;
+	start_cpus(2, translate);
+	HX_BAIL();
+	for (unsigned i = 0; i < 3000 || (translated == 0 && i < 100000); i++) {
+		HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(DATA_PA), 2 * L1 + 3 * PAGE,
+				       URW | (i % 2 ? HX_MAP_NO_HUGE : 0)),
+				HX_OK);
+		if (i % 3 == 0) {
+			retirements = user.retirements;
+			HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA + PAGE), L1, NULL, NULL), HX_OK);
+		}
+		retirements = user.retirements;
+		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), 3 * L1, NULL, NULL), HX_OK);
+	}
+	join_cpus(2);
+	HX_CHECK(translated > 0);
+	close_machine();
+}
+
+/* ---- Random calls under TLBs that have seen everything ---- */
+
+static void read_all(unsigned id)
+{
+	struct hx_random r = {id + 100};
+	while (!stopped()) {
+		for (unsigned i = 0; i < 32; i++) {
+			uintptr_t at = (uintptr_t)(hx_random_below(&r, 1024) * PAGE);
+			(void)touch(UVA + at, i % 4 ? HX_ACCESS_READ : HX_ACCESS_WRITE, NULL);
+		}
+		hx_hal_relax();
+	}
+}
+
+static void run_random(const struct hx_sim_config *c, uint32_t features, uint64_t seed)
+{
+	static const uint64_t rights[] = {URW, URO, URO | HX_PAGE_NO_CACHE, RO, HX_PAGE_USER_CODE};
+	open_machine(c, features);
+	HX_BAIL();
+	start_cpus(3, read_all);
+	HX_BAIL();
+	struct hx_random r = {seed};
+	for (unsigned i = 0; i < 500 && hx_test_failures() == 0; i++) {
+		uint64_t first = hx_random_below(&r, 4) ? hx_random_below(&r, 1024)
+							: 512 * hx_random_below(&r, 2);
+		uint64_t count = hx_random_below(&r, 4) ? 1 + hx_random_below(&r, 20) : 512;
+		count = count < 1024 - first ? count : 1024 - first;
+		struct hx_va va = hx_va(UVA + (uintptr_t)(first * PAGE));
+		uint64_t flags = rights[hx_random_below(&r, HX_ARRAY_LENGTH(rights))];
+		hx_status s;
+		switch (hx_random_below(&r, 3)) {
+		case 0:
+			s = hx_map(&user, va, hx_pa(DATA_PA + first * PAGE), count * PAGE, flags);
+			HX_CHECK(s == HX_OK || s == HX_ALREADY_MAPPED);
+			break;
+		case 1:
+			HX_CHECK_STATUS(hx_update_flags_sparse(&user, va, count * PAGE, flags),
+					HX_OK);
+			break;
+		default:
+			HX_CHECK_STATUS(
+				hx_unmap_sparse(&user, va, count * PAGE, audit_release, NULL),
+				HX_OK);
+			break;
+		}
+		/* The call has returned: nobody may have more than the table gives. */
+		HX_CHECK_EQUAL(hx_sim_audit(), 0);
+		WORLD_SOUND(&user);
+	}
+	join_cpus(3);
+	HX_CHECK(audits > 0);
+	HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), 2 * L1, audit_release, NULL), HX_OK);
+	close_machine();
+}
+
+HX_TEST(random_calls_leave_nothing_stale)
+{
+	run_random(&(struct hx_sim_config){0}, 0, 11);
+}
+
+HX_TEST(random_calls_leave_nothing_stale_with_interrupts)
+{
+	run_random(&(struct hx_sim_config){.broadcast = HX_SIM_OFF}, 0, 12);
+}
+
+HX_TEST(random_calls_leave_nothing_stale_without_hardware_marks)
+{
+	run_random(&(struct hx_sim_config){.hardware_ad = HX_SIM_OFF}, 0, 13);
+}
+
+HX_TEST(random_calls_leave_nothing_stale_with_break_before_make)
+{
+	run_random(&(struct hx_sim_config){0}, HX_MMU_BREAK_BEFORE_MAKE, 14);
+}
+
+HX_SUITE(mapper_threads, HX_CASE(cpus_are_asked_once_and_only_if_they_run_the_table),
+	 HX_CASE(a_machine_that_broadcasts_sends_no_interrupts),
+	 HX_CASE(no_cpu_keeps_what_is_unmapped), HX_CASE(the_kernel_half_changes_for_all),
+	 HX_CASE(another_kernel_half_forgets_the_first),
+	 HX_CASE(who_waits_for_a_lock_answers_shootdowns),
+	 HX_CASE(crossing_initiators_do_not_wait_for_each_other),
+	 HX_CASE(all_cpus_change_one_table_by_interrupts),
+	 HX_CASE(all_cpus_change_one_table_by_broadcasts),
+	 HX_CASE(all_cpus_change_one_table_without_hardware_marks),
+	 HX_CASE(a_cpu_that_comes_or_goes_misses_no_shootdown),
+	 HX_CASE(a_cpu_is_in_the_mask_before_it_can_walk), HX_CASE(dirty_pages_are_not_lost),
+	 HX_CASE(dirty_pages_are_not_lost_with_break_before_make),
+	 HX_CASE(translate_follows_no_freed_table), HX_CASE(random_calls_leave_nothing_stale),
+	 HX_CASE(random_calls_leave_nothing_stale_with_interrupts),
+	 HX_CASE(random_calls_leave_nothing_stale_without_hardware_marks),
+	 HX_CASE(random_calls_leave_nothing_stale_with_break_before_make));

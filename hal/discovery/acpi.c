@@ -238,6 +238,25 @@ uint32_t hx_acpi_node_of(const struct hx_acpi *a, struct hx_pa address)
 	return 0;
 }
 
+uint64_t hx_acpi_node_end(const struct hx_acpi *a, struct hx_pa address)
+{
+	uint64_t nearest = UINT64_MAX;
+	struct records r = open_records(a, a->srat, a->srat_bytes, SRAT_RECORDS);
+	const uint8_t *record;
+	while ((record = next_record(&r)) != NULL) {
+		if (record[0] != 1 || record[1] < 40 || (le32(record + 28) & 1) == 0) {
+			continue;
+		}
+		uint64_t start = le64(record + 8), end;
+		if (__builtin_add_overflow(start, le64(record + 16), &end)) {
+			end = UINT64_MAX;
+		}
+		nearest = start > address.v && start < nearest ? start : nearest;
+		nearest = end > address.v && end < nearest ? end : nearest;
+	}
+	return nearest;
+}
+
 /* True when a record before the one that ends at @end names CPU @id already. */
 static bool named_before(struct records madt, uint32_t end, uint32_t id)
 {

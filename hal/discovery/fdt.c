@@ -69,7 +69,7 @@ static bool read_token(const struct hx_fdt *f, uint32_t at, struct token *out)
 		t.bytes = be32(block + next);
 		uint32_t name = be32(block + next + 4);
 		next += 8;
-		if (!within(f->structure_bytes, next, t.bytes) || name >= f->strings_bytes ||
+		if (name >= f->strings_bytes ||
 		    !string_length(f->blob + f->strings + name, f->strings_bytes - name, &length)) {
 			return false;
 		}
@@ -86,7 +86,7 @@ static bool read_token(const struct hx_fdt *f, uint32_t at, struct token *out)
 		return false;
 	}
 	next = (next + 3) & ~UINT64_C(3);
-	if (next > f->structure_bytes) {
+	if (next > f->structure_bytes) { /* a value that leaves the block, too */
 		return false;
 	}
 	t.next = (uint32_t)next;

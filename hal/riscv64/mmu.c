@@ -216,8 +216,8 @@ static bool fence_remotely(const struct hart_group *g, const struct hx_tlb_range
 	if (r->global) {
 		done = hx_sbi(HX_SBI_RFENCE, HX_SBI_RFENCE_VMA, g->mask, g->base, start, bytes, 0);
 	} else {
-		done = hx_sbi(HX_SBI_RFENCE, HX_SBI_RFENCE_VMA_ASID, g->mask, g->base, start,
-			      bytes, r->asid);
+		done = hx_sbi(HX_SBI_RFENCE, HX_SBI_RFENCE_VMA_ASID, g->mask, g->base, start, bytes,
+			      r->asid);
 	}
 	return done.error == 0;
 }

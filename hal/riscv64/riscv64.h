@@ -120,7 +120,10 @@ extern bool hx_riscv64_rfence;
 void hx_riscv64_discover(const struct hx_fdt *fdt, uint64_t boot_hart,
 			 const struct hx_memory_range *extra, unsigned extra_count);
 
-/** Make stores to code visible to the instruction fetch of the CPUs in @p cpus. */
+/**
+ * Make stores to code visible to the instruction fetch of this CPU and of those in
+ * @p cpus. The others need SBI RFENCE; without it only this CPU is served.
+ */
 void hx_riscv64_fence_i(struct hx_cpus cpus);
 
 #endif

@@ -54,7 +54,8 @@ static inline uint64_t hx_x86_rdmsr(uint32_t msr)
 
 static inline void hx_x86_wrmsr(uint32_t msr, uint64_t v)
 {
-	__asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)v), "d"((uint32_t)(v >> 32)) : "memory");
+	uint32_t low = (uint32_t)v, high = (uint32_t)(v >> 32);
+	__asm__ volatile("wrmsr" : : "c"(msr), "a"(low), "d"(high) : "memory");
 }
 
 #define HX_X86_CONTROL_REGISTER(n)                                                                 \

@@ -154,6 +154,20 @@ static void choose_low_page(void)
 
 /* ---- CPUs and nodes ---- */
 
+/* RAM that spans several nodes is cut; what is cut off follows in the table, and its turn. */
+static void give_nodes(const struct hx_acpi *acpi)
+{
+	for (uint32_t i = 0; i < range_count; i++) {
+		struct hx_memory_range *r = &ranges[i];
+		uint64_t first = hx_acpi_node_end(acpi, r->base) - r->base.v;
+		r->node = hx_acpi_node_of(acpi, r->base);
+		if (r->type == HX_MEMORY_RAM && r->bytes > first) {
+			add(HX_MEMORY_RAM, r->base.v + first, r->bytes - first);
+			r->bytes = first;
+		}
+	}
+}
+
 static void read_acpi(struct hx_pa rsdp)
 {
 	uint32_t own_id = hx_x86_cpuid(1).ebx >> 24;
@@ -165,9 +179,7 @@ static void read_acpi(struct hx_pa rsdp)
 			struct hx_cpu_info *cpu = &cpus[cpu_count++];
 			cpu->boot = cpu->hardware_id == own_id;
 		}
-		for (uint32_t i = 0; i < range_count; i++) {
-			ranges[i].node = hx_acpi_node_of(&acpi, ranges[i].base);
-		}
+		give_nodes(&acpi);
 	}
 	for (uint32_t i = 0; i < cpu_count; i++) {
 		if (cpus[i].boot) {

@@ -24,7 +24,8 @@
  * Above the free bits of each order stand summaries, one bit for each word below
  * that is not zero, until eight words or fewer are left. The lowest free block
  * of an order at or behind a frame is found by climbing from the frame until a
- * bit is set and descending to the lowest one under it:
+ * bit is set and descending to the lowest one under it; a hint for each order
+ * mostly spares even that:
  *
  *      summary 2              [.1..]            climb: nothing behind here
  *      summary 1       [..1.][...1][....]       descend: lowest set bit
@@ -36,8 +37,8 @@
  * zero bits.
  *
  * Invariants (validate): blocks and pieces are disjoint and inside the span; two
- * free buddies are never both heads of one order; summaries, the counts of heads
- * and the allocator's counters say what the bits say.
+ * free buddies are never both heads of one order; summaries, hints, the
+ * counts of heads and the allocator's counters say what the bits say.
  *
  * Source: Knowlton 1965, Knuth TAOCP 1, 2.5 (buddy system); van Emde Boas 1975
  * for searching by summaries, here with 64-way words.
@@ -56,9 +57,11 @@ struct heads {
 
 struct order {
 	struct heads *heads;
-	uint64_t *summary[LEVELS_MAX]; /* from 1 */
+	uint64_t first_word;           /* heads[0] is this word of all of memory's */
+	uint64_t lowest;               /* no free bit is set in heads[] below it */
 	uint64_t free_count;           /* free bits that are set */
-	unsigned levels;               /* free bits and summaries */
+	uint64_t levels;               /* free bits and summaries */
+	uint64_t *summary[LEVELS_MAX]; /* from 1 */
 };
 
 struct buddy {
@@ -76,6 +79,11 @@ static struct buddy *buddy_of(const struct hx_frame_allocator *a)
 	return a->metadata;
 }
 
+static struct order *order_of(const struct hx_frame_allocator *a, unsigned k)
+{
+	return &buddy_of(a)->orders[k];
+}
+
 static uint64_t span_end(const struct hx_frame_allocator *a)
 {
 	return a->base + a->span_frames;
@@ -88,27 +96,26 @@ static uint64_t size_of(unsigned order)
 
 /* ---- Bits ---- */
 
-/* Index of the word that covers frame @f, when a word covers 2^shift frames. */
-static inline uint64_t word_index(const struct hx_frame_allocator *a, uint64_t f, unsigned shift)
-{
-	return (f >> shift) - (a->base >> shift);
-}
-
 /* Bit of frame @f in its word, when a bit covers 2^shift frames. */
 static inline uint64_t bit_of(uint64_t f, unsigned shift)
 {
 	return UINT64_C(1) << (f >> shift & 63);
 }
 
-static inline struct heads *heads_at(const struct hx_frame_allocator *a, uint64_t f, unsigned k)
+static inline struct heads *heads_in(const struct order *o, unsigned k, uint64_t f)
 {
-	return &buddy_of(a)->orders[k].heads[word_index(a, f, k + 6)];
+	return &o->heads[(f >> (k + 6)) - o->first_word];
 }
 
-static inline uint64_t *summary_at(const struct hx_frame_allocator *a, uint64_t f, unsigned k,
-				   unsigned level)
+static inline struct heads *heads_at(const struct hx_frame_allocator *a, uint64_t f, unsigned k)
 {
-	return &buddy_of(a)->orders[k].summary[level][word_index(a, f, k + 6 * (level + 1))];
+	return heads_in(order_of(a, k), k, f);
+}
+
+/* The word of summary @level that covers @f. */
+static inline uint64_t *summary_in(const struct order *o, unsigned k, uint64_t f, unsigned level)
+{
+	return &o->summary[level][(f >> (k + 6 * (level + 1))) - (o->first_word >> 6 * level)];
 }
 
 static inline bool is_free(const struct hx_frame_allocator *a, uint64_t f, unsigned k)
@@ -121,57 +128,71 @@ static inline bool is_used(const struct hx_frame_allocator *a, uint64_t f, unsig
 	return (heads_at(a, f, k)->used & bit_of(f, k)) != 0;
 }
 
+static inline uint64_t *joined_word(const struct hx_frame_allocator *a, uint64_t f)
+{
+	return &buddy_of(a)->joined[(f >> 6) - (a->base >> 6)];
+}
+
 static inline bool is_joined(const struct hx_frame_allocator *a, uint64_t f)
 {
-	return f < span_end(a) && (buddy_of(a)->joined[word_index(a, f, 6)] & bit_of(f, 0)) != 0;
+	return f < span_end(a) && (*joined_word(a, f) & bit_of(f, 0)) != 0;
 }
 
-static void set_free(struct hx_frame_allocator *a, uint64_t f, unsigned k)
+/* The free word of @f has got its first bit, or lost its last one. */
+static void update_summaries(const struct order *o, unsigned k, uint64_t f, bool set)
 {
-	struct order *o = &buddy_of(a)->orders[k];
-	uint64_t *word = &heads_at(a, f, k)->free;
-	uint64_t before = *word;
-	*word = before | bit_of(f, k);
-	for (unsigned level = 1; before == 0 && level < o->levels; level++) {
-		word = summary_at(a, f, k, level);
-		before = *word;
-		*word = before | bit_of(f, k + 6 * level);
+	for (unsigned level = 1; level < o->levels; level++) {
+		uint64_t *word = summary_in(o, k, f, level);
+		uint64_t before = *word, bit = bit_of(f, k + 6 * level);
+		*word = set ? before | bit : before & ~bit;
+		if ((set ? before : *word) != 0) {
+			break;
+		}
 	}
-	o->free_count++;
-	buddy_of(a)->available |= size_of(k);
 }
 
-static void clear_free(struct hx_frame_allocator *a, uint64_t f, unsigned k)
+static inline void set_free(struct buddy *b, uint64_t f, unsigned k)
 {
-	struct order *o = &buddy_of(a)->orders[k];
-	uint64_t *word = &heads_at(a, f, k)->free;
-	*word &= ~bit_of(f, k);
-	for (unsigned level = 1; *word == 0 && level < o->levels; level++) {
-		word = summary_at(a, f, k, level);
-		*word &= ~bit_of(f, k + 6 * level);
+	struct order *o = &b->orders[k];
+	struct heads *h = heads_in(o, k, f);
+	uint64_t i = (uint64_t)(h - o->heads), before = h->free;
+	h->free = before | bit_of(f, k);
+	if (before == 0) {
+		update_summaries(o, k, f, true);
+	}
+	o->lowest = i < o->lowest ? i : o->lowest;
+	o->free_count++;
+	b->available |= size_of(k);
+}
+
+static inline void clear_free(struct buddy *b, uint64_t f, unsigned k)
+{
+	struct order *o = &b->orders[k];
+	struct heads *h = heads_in(o, k, f);
+	uint64_t after = h->free & ~bit_of(f, k);
+	h->free = after;
+	if (after == 0) {
+		update_summaries(o, k, f, false);
 	}
 	if (--o->free_count == 0) {
-		buddy_of(a)->available &= ~size_of(k);
+		b->available &= ~size_of(k);
 	}
 }
 
 /*
  * The lowest free block of order @k at or behind @f, a frame of the span that
  * is aligned to the order or the span's first; the span's end when there is none.
- * @level is where the search starts: 0 near @f, the top one when f is the base.
  */
-static uint64_t next_free(const struct hx_frame_allocator *a, unsigned k, uint64_t f,
-			  unsigned level)
+static uint64_t next_free(const struct hx_frame_allocator *a, unsigned k, uint64_t f)
 {
-	const struct order *o = &buddy_of(a)->orders[k];
-	uint64_t end = span_end(a);
-	while (f < end) {
+	const struct order *o = order_of(a, k);
+	unsigned level = 0;
+	while (f < span_end(a)) {
 		unsigned shift = k + 6 * level;
-		uint64_t word = level == 0 ? heads_at(a, f, k)->free : *summary_at(a, f, k, level);
+		uint64_t word = level == 0 ? heads_in(o, k, f)->free : *summary_in(o, k, f, level);
 		word &= UINT64_MAX << (f >> shift & 63);
 		if (word != 0) {
-			f = (f >> shift & ~UINT64_C(63)) + hx_ctz64(word);
-			f <<= shift;
+			f = ((f >> shift & ~UINT64_C(63)) + hx_ctz64(word)) << shift;
 			if (level == 0) {
 				return f;
 			}
@@ -182,12 +203,21 @@ static uint64_t next_free(const struct hx_frame_allocator *a, unsigned k, uint64
 			level += level + 1 < o->levels;
 		}
 	}
-	return end;
+	return span_end(a);
 }
 
-static uint64_t lowest_free(const struct hx_frame_allocator *a, unsigned k)
+/* The lowest free block of order @k, which has one. */
+static inline uint64_t lowest_free(const struct hx_frame_allocator *a, unsigned k)
 {
-	return next_free(a, k, a->base, buddy_of(a)->orders[k].levels - 1);
+	struct order *o = order_of(a, k);
+	uint64_t word = o->heads[o->lowest].free;
+	if (word == 0) {
+		uint64_t from = (o->first_word + o->lowest) << (k + 6);
+		uint64_t f = next_free(a, k, from < a->base ? a->base : from);
+		o->lowest = (f >> (k + 6)) - o->first_word;
+		return f;
+	}
+	return ((o->first_word + o->lowest) * 64 + hx_ctz64(word)) << k;
 }
 
 /* ---- Free blocks ---- */
@@ -218,18 +248,18 @@ static uint64_t free_until(const struct hx_frame_allocator *a, uint64_t first, u
 }
 
 /* Make the block free, joined with its buddy as long as that is free as well. */
-static void give_block(struct hx_frame_allocator *a, uint64_t f, unsigned k)
+static inline void give_block(struct buddy *b, uint64_t f, unsigned k)
 {
 	for (; k < HX_ORDER_MAX; k++) {
 		uint64_t buddy = f ^ size_of(k);
 		/* Same word as f's own bit; outside the span it is never set. */
-		if ((heads_at(a, f, k)->free & bit_of(buddy, k)) == 0) {
+		if ((heads_in(&b->orders[k], k, f)->free & bit_of(buddy, k)) == 0) {
 			break;
 		}
-		clear_free(a, buddy, k);
+		clear_free(b, buddy, k);
 		f &= ~size_of(k);
 	}
-	set_free(a, f, k);
+	set_free(b, f, k);
 }
 
 /* Make [first, end) free. */
@@ -237,7 +267,7 @@ static void give_range(struct hx_frame_allocator *a, uint64_t first, uint64_t en
 {
 	while (first < end) {
 		unsigned k = hx_frame_order_at(first, end);
-		give_block(a, first, k);
+		give_block(buddy_of(a), first, k);
 		first += size_of(k);
 	}
 }
@@ -251,7 +281,7 @@ static void take_range(struct hx_frame_allocator *a, uint64_t first, uint64_t en
 		bool found = free_block_of(a, f, &head, &k);
 		HX_DEBUG_ASSERT(found);
 		(void)found;
-		clear_free(a, head, k);
+		clear_free(buddy_of(a), head, k);
 		f = head + size_of(k);
 		if (head < first) {
 			give_range(a, head, first);
@@ -272,7 +302,7 @@ static void mark_used(struct hx_frame_allocator *a, uint64_t first, uint64_t cou
 		unsigned k = hx_frame_order_at(f, end);
 		heads_at(a, f, k)->used |= bit_of(f, k);
 		if (f != first) {
-			b->joined[word_index(a, f, 6)] |= bit_of(f, 0);
+			*joined_word(a, f) |= bit_of(f, 0);
 			b->joins++;
 		}
 		f += size_of(k);
@@ -288,10 +318,10 @@ static void release(struct hx_frame_allocator *a, uint64_t first, uint64_t count
 		unsigned k = hx_frame_order_at(f, end);
 		heads_at(a, f, k)->used &= ~bit_of(f, k);
 		if (f != first) {
-			b->joined[word_index(a, f, 6)] &= ~bit_of(f, 0);
+			*joined_word(a, f) &= ~bit_of(f, 0);
 			b->joins--;
 		}
-		give_block(a, f, k);
+		give_block(b, f, k);
 		f += size_of(k);
 	}
 	hx_frame_note_freed(a, count);
@@ -339,8 +369,8 @@ static bool search_block(const struct hx_frame_allocator *a, const struct hx_fra
 		}
 		uint64_t from = hx_align_down(w->low, size_of(k));
 		from = from < a->base ? a->base : from;
-		for (uint64_t f = next_free(a, k, from, 0); f < w->high;
-		     f = next_free(a, k, f + size_of(k), 0)) {
+		for (uint64_t f = next_free(a, k, from); f < w->high;
+		     f = next_free(a, k, f + size_of(k))) {
 			if (hx_frame_fit(w, f, f + size_of(k), count, start)) {
 				return true;
 			}
@@ -360,7 +390,7 @@ static uint64_t next_free_frame(const struct hx_frame_allocator *a, uint64_t f)
 	for (unsigned k = 0; k <= HX_ORDER_MAX; k++) {
 		uint64_t from;
 		if (buddy_of(a)->orders[k].free_count != 0 && hx_align_up(f, size_of(k), &from)) {
-			head = next_free(a, k, from, 0);
+			head = next_free(a, k, from);
 			lowest = head < lowest ? head : lowest;
 		}
 	}
@@ -382,18 +412,22 @@ static bool search_run(const struct hx_frame_allocator *a, const struct hx_frame
 }
 
 /* The smallest and lowest block, when nothing more is asked. */
-static bool take_any(struct hx_frame_allocator *a, unsigned order, uint64_t *start)
+static inline bool take_any(struct hx_frame_allocator *a, unsigned order, uint64_t *start)
 {
-	uint64_t orders = buddy_of(a)->available >> order;
+	struct buddy *b = buddy_of(a);
+	uint64_t orders = b->available >> order;
 	if (orders == 0) {
 		return false;
 	}
 	unsigned k = order + hx_ctz64(orders);
+	if (k > HX_ORDER_MAX) {
+		__builtin_unreachable(); /* no bit above it is ever set: gcc cannot know */
+	}
 	uint64_t f = lowest_free(a, k);
-	clear_free(a, f, k);
+	clear_free(b, f, k);
 	while (k > order) {
 		k--;
-		set_free(a, f + size_of(k), k);
+		set_free(b, f + size_of(k), k);
 	}
 	heads_at(a, f, order)->used |= bit_of(f, order);
 	hx_frame_note_taken(a, size_of(order));
@@ -415,7 +449,7 @@ static bool take_in(struct hx_frame_allocator *a, const struct hx_frame_window *
 	return true;
 }
 
-static struct hx_pfn_result done(struct hx_frame_allocator *a, unsigned long irq, bool found,
+static inline struct hx_pfn_result done(struct hx_frame_allocator *a, unsigned long irq, bool found,
 				 uint64_t start)
 {
 	if (!found) {
@@ -435,6 +469,7 @@ static uint64_t lay_out(uint64_t base, uint64_t span_frames, struct buddy *b)
 		uint64_t words = (last >> (k + 6)) - (base >> (k + 6)) + 1;
 		if (b) {
 			b->orders[k].heads = (struct heads *)(void *)&b->words[at];
+			b->orders[k].first_word = base >> (k + 6);
 		}
 		at += words * (sizeof(struct heads) / sizeof(uint64_t));
 		unsigned level = 1;
@@ -542,17 +577,19 @@ struct hx_pfn_result hx_frames_buddy_allocate(struct hx_frame_allocator *a, unsi
 	if (order > HX_ORDER_MAX) {
 		return hx_frame_refused(HX_INVALID_SIZE);
 	}
-	struct hx_frame_window w = {.narrowed = false};
-	if (c) {
-		hx_status status = hx_frame_window(a, size_of(order), size_of(order), c, &w);
-		if (status != HX_OK) {
-			return hx_frame_refused(status);
-		}
-	}
 	uint64_t start = 0;
+	if (!c) {
+		unsigned long irq = hx_frame_lock(a);
+		bool found = take_any(a, order, &start);
+		return done(a, irq, found, start);
+	}
+	struct hx_frame_window w;
+	hx_status status = hx_frame_window(a, size_of(order), size_of(order), c, &w);
+	if (status != HX_OK) {
+		return hx_frame_refused(status);
+	}
 	unsigned long irq = hx_frame_lock(a);
-	bool found = w.narrowed ? take_in(a, &w, size_of(order), false, &start)
-				: take_any(a, order, &start);
+	bool found = take_in(a, &w, size_of(order), false, &start);
 	return done(a, irq, found, start);
 }
 
@@ -627,7 +664,7 @@ hx_status hx_frames_buddy_free(struct hx_frame_allocator *a, struct hx_pfn first
 		      (!is_joined(a, first.v) && !is_joined(a, first.v + size_of(order))));
 	if (whole) {
 		h->used &= ~bit_of(first.v, order);
-		give_block(a, first.v, order);
+		give_block(buddy_of(a), first.v, order);
 		hx_frame_note_freed(a, size_of(order));
 	}
 	hx_frame_unlock(a, irq);
@@ -668,7 +705,8 @@ void hx_frames_buddy_stats(const struct hx_frame_allocator *a, struct hx_frame_s
 /* Words of the free bits (level 0) or of a summary. */
 static uint64_t word_count(const struct hx_frame_allocator *a, unsigned k, unsigned level)
 {
-	return word_index(a, span_end(a) - 1, k + 6 * (level + 1)) + 1;
+	unsigned shift = k + 6 * (level + 1);
+	return ((span_end(a) - 1) >> shift) - (a->base >> shift) + 1;
 }
 
 static uint64_t level_word(const struct hx_frame_allocator *a, unsigned k, unsigned level,
@@ -689,7 +727,7 @@ static bool summaries_valid(const struct hx_frame_allocator *a, unsigned k)
 		}
 		for (uint64_t i = 0; i < word_count(a, k, level - 1); i++) {
 			uint64_t f = ((a->base >> shift) + i) << shift;
-			uint64_t word = level_word(a, k, level, word_index(a, f, shift + 6));
+			uint64_t word = *summary_in(order_of(a, k), k, f, level);
 			bool below = level_word(a, k, level - 1, i) != 0;
 			if (below != ((word & bit_of(f, shift)) != 0)) {
 				return false;
@@ -764,6 +802,9 @@ hx_status hx_frames_buddy_validate(const struct hx_frame_allocator *a)
 	for (unsigned k = 0; k <= HX_ORDER_MAX; k++) {
 		uint64_t frees = 0, useds = 0;
 		for (uint64_t i = 0; i < word_count(a, k, 0); i++) {
+			if (i < b->orders[k].lowest && b->orders[k].heads[i].free != 0) {
+				return HX_CORRUPTED;
+			}
 			frees += hx_popcount64(b->orders[k].heads[i].free);
 			useds += hx_popcount64(b->orders[k].heads[i].used);
 		}

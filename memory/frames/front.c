@@ -260,7 +260,7 @@ static hx_status build(struct hx_frames *f, const struct hx_frames_config *c, st
 	struct hx_pa_result metadata =
 		hx_memmap_take(map, bytes, HX_FRAME_BYTES, c->metadata_limit);
 	if (metadata.status != HX_OK) {
-		hx_log("[hx:frames] no room for %llu KiB of metadata", (unsigned long long)bytes >> 10);
+		hx_log("[hx:frames] no room for %llu KiB of metadata", (unsigned long long)(bytes + 1023) >> 10);
 		return metadata.status;
 	}
 	status = init_zones(f, hx_ptr(metadata.value));
@@ -271,7 +271,7 @@ hx_status hx_frames_init(struct hx_frames *f, const struct hx_frames_config *c,
 			 struct hx_memmap *map)
 {
 	if (!f || !c || !map || !c->physical ||
-	    (needs_backing(c->physical) && (!c->backing || needs_backing(c->backing)))) {
+	    (needs_backing(c->physical) && !hx_frame_may_back(c->backing))) {
 		return HX_INVALID_ARGUMENT;
 	}
 	*f = (struct hx_frames){.zone_count = 0};

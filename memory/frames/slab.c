@@ -221,7 +221,7 @@ uint64_t hx_frames_slab_metadata_bytes(uint64_t base, uint64_t span_frames)
 hx_status hx_frames_slab_init(struct hx_frame_allocator *a)
 {
 	uint64_t need = hx_frames_slab_metadata_bytes(a->base, a->span_frames);
-	if (!a->backing || a->backing->base != a->base ||
+	if (!a->backing || !hx_frame_may_back(a->backing->trait) || a->backing->base != a->base ||
 	    a->backing->span_frames != a->span_frames) {
 		return HX_INVALID_ARGUMENT;
 	}
@@ -326,15 +326,18 @@ hx_status hx_frames_slab_reserve(struct hx_frame_allocator *a, struct hx_pfn fir
 	return status;
 }
 
-/* A free that is not simply GIVEN -> CACHED. */
-static hx_status pass_free(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
+/* A free that is not simply GIVEN -> CACHED; @p count 0: a block of @p order. */
+static hx_status pass_free(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count,
+			   unsigned order)
 {
+	struct hx_frame_allocator *backing = a->backing;
 	unsigned long irq = hx_frame_lock(a);
 	hx_status status = HX_FOREIGN_FREE;
 	if (hx_frame_in_span(a, first.v, 1)) {
 		switch (place_of(a, first.v)) {
 		case NONE:
-			status = a->backing->trait->free_run(a->backing, first, count);
+			status = count != 0 ? backing->trait->free_run(backing, first, count)
+					    : backing->trait->free(backing, first, order);
 			break;
 		case GIVEN:
 			status = HX_WRONG_SIZE_FREE;
@@ -349,17 +352,22 @@ static hx_status pass_free(struct hx_frame_allocator *a, struct hx_pfn first, ui
 	return status;
 }
 
+/* A single frame that came out of a magazine. */
+static bool free_given(struct hx_frame_allocator *a, struct hx_pfn first)
+{
+	bool given = hx_frame_in_span(a, first.v, 1) && move_from(a, first.v, GIVEN, CACHED);
+	if (given) {
+		push(a, first.v);
+	}
+	return given;
+}
+
 hx_status hx_frames_slab_free_run(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
 {
 	if (count == 0) {
 		return HX_INVALID_SIZE;
 	}
-	if (count == 1 && hx_frame_in_span(a, first.v, 1) &&
-	    move_from(a, first.v, GIVEN, CACHED)) {
-		push(a, first.v);
-		return HX_OK;
-	}
-	return pass_free(a, first, count);
+	return count == 1 && free_given(a, first) ? HX_OK : pass_free(a, first, count, 0);
 }
 
 hx_status hx_frames_slab_free(struct hx_frame_allocator *a, struct hx_pfn first, unsigned order)
@@ -367,7 +375,7 @@ hx_status hx_frames_slab_free(struct hx_frame_allocator *a, struct hx_pfn first,
 	if (order > HX_ORDER_MAX) {
 		return HX_INVALID_SIZE;
 	}
-	return hx_frames_slab_free_run(a, first, UINT64_C(1) << order);
+	return order == 0 && free_given(a, first) ? HX_OK : pass_free(a, first, 0, order);
 }
 
 struct hx_pfn_result hx_frames_slab_block_frames(struct hx_frame_allocator *a, struct hx_pfn first)

@@ -88,6 +88,22 @@ HX_FRAME_TRAIT_DECLARE(slab);
 #define HX_FRAME_CALL(a, operation, ...) ((a)->trait->operation(__VA_ARGS__))
 #endif
 
+/* What may stand under slab: a trait that takes frames back one by one. */
+static inline bool hx_frame_may_back(const struct hx_frame_trait *trait)
+{
+#ifdef HX_BUILTIN_FRAMES_BUMP
+	if (trait == &hx_frames_bump) {
+		return false;
+	}
+#endif
+#ifdef HX_BUILTIN_FRAMES_SLAB
+	if (trait == &hx_frames_slab) {
+		return false;
+	}
+#endif
+	return trait != NULL;
+}
+
 static inline struct hx_pfn_result hx_frame_found(uint64_t frame)
 {
 	return (struct hx_pfn_result){HX_OK, hx_pfn(frame)};

@@ -3,8 +3,7 @@
  * backend.h - private to the heap: what the front and its backends share.
  *
  * Every backend defines hx_heap_<name>_<operation>() and a trait of them. The
- * front calls through the trait, or, when one backend alone is built in, calls
- * its functions by name.
+ * front calls through the trait, or by name when the profile leaves no choice.
  */
 #ifndef HX_HEAP_BACKEND_H
 #define HX_HEAP_BACKEND_H

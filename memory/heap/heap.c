@@ -13,39 +13,35 @@
  */
 #include "backend.h"
 
-/* A profile that leaves a backend out defines its word as 0, or not at all. */
-#ifndef HX_BUILTIN_HEAP_BUMP
-#define HX_BUILTIN_HEAP_BUMP 0
-#endif
-#ifndef HX_BUILTIN_HEAP_SIMPLE
-#define HX_BUILTIN_HEAP_SIMPLE 0
-#endif
-#ifndef HX_BUILTIN_HEAP_SLAB
-#define HX_BUILTIN_HEAP_SLAB 0
-#endif
-
 static const struct hx_heap_trait *const traits[] = {
-#if HX_BUILTIN_HEAP_BUMP
+#ifdef HX_BUILTIN_HEAP_BUMP
 	&hx_heap_bump,
 #endif
-#if HX_BUILTIN_HEAP_SIMPLE
+#ifdef HX_BUILTIN_HEAP_SIMPLE
 	&hx_heap_simple,
 #endif
-#if HX_BUILTIN_HEAP_SLAB
+#ifdef HX_BUILTIN_HEAP_SLAB
 	&hx_heap_slab,
 #endif
 	NULL,
 };
 
-/* CALL(b, op)(b, ...) is an indirect call, or a direct one when there is no choice. */
-#if HX_BUILTIN_HEAP_BUMP + HX_BUILTIN_HEAP_SIMPLE + HX_BUILTIN_HEAP_SLAB != 1
+/*
+ * CALL(b, operation)(b, ...) goes through the trait, or, where only boot's bump
+ * and one other backend are built in, to one of two functions by name.
+ */
+#if defined(HX_BUILTIN_HEAP_SIMPLE) && defined(HX_BUILTIN_HEAP_SLAB)
 #define CALL(b, operation) ((b)->trait->operation)
-#elif HX_BUILTIN_HEAP_BUMP
+#elif defined(HX_BUILTIN_HEAP_SIMPLE) && defined(HX_BUILTIN_HEAP_BUMP)
+#define CALL(b, operation)                                                                         \
+	((b)->trait == &hx_heap_simple ? hx_heap_simple_##operation : hx_heap_bump_##operation)
+#elif defined(HX_BUILTIN_HEAP_SLAB) && defined(HX_BUILTIN_HEAP_BUMP)
+#define CALL(b, operation)                                                                         \
+	((b)->trait == &hx_heap_slab ? hx_heap_slab_##operation : hx_heap_bump_##operation)
+#elif defined(HX_BUILTIN_HEAP_BUMP)
 #define CALL(b, operation) hx_heap_bump_##operation
-#elif HX_BUILTIN_HEAP_SIMPLE
-#define CALL(b, operation) hx_heap_simple_##operation
 #else
-#define CALL(b, operation) hx_heap_slab_##operation
+#define CALL(b, operation) ((b)->trait->operation)
 #endif
 
 static const unsigned known_flags = HX_HEAP_ZERO | HX_HEAP_NO_PRESSURE;
@@ -53,7 +49,7 @@ static const size_t align_max = (size_t)1 << 30;
 
 const struct hx_heap_trait *hx_heap_trait_at(unsigned i)
 {
-	return i < HX_ARRAY_LENGTH(traits) ? traits[i] : NULL;
+	return i < HX_ARRAY_LENGTH(traits) ? traits[i] : NULL; /* the table's end is NULL */
 }
 
 const struct hx_heap_trait *hx_heap_trait_find(const char *name)

@@ -19,10 +19,11 @@
  * here, so a stray write into freed memory can harm its next owner, not the
  * heap. A descriptor (256 bytes) keeps three bits for each object:
  *
- *      free   live   shrunk
+ *      free   live   loose
  *       1      0      0      in its slab
  *       0      0      0      in a magazine, or on its way
- *       0      1      0/1    handed out; 1: resized to less than its class
+ *       0      1      0/1    handed out; 1: for a size of another class, because of
+ *                            its alignment or by a resize in place
  *
  * `free` belongs to the class's lock. `live` changes by atomic fetch-or and
  * fetch-and only: the old value tells exactly one of two racing frees that it is
@@ -45,7 +46,7 @@
  * frames are taken or given.
  *
  * Cost: O(1) from a magazine (one uncontended lock, a few dependent loads);
- * a large free and an emptied slab cost HX_CPUS_MAX lock round trips.
+ * a large free and a batch of emptied slabs cost a lock round trip per CPU.
  * Source: Bonwick 1994 (slabs), Bonwick and Adams 2001 (magazines); McKenney and
  * Slingwine 1998 (read-copy-update).
  */
@@ -81,7 +82,7 @@ struct descriptor {
 	uint16_t unused;
 	uint64_t free[MAP_WORDS];
 	uint64_t live[MAP_WORDS];
-	uint64_t shrunk[MAP_WORDS];
+	uint64_t loose[MAP_WORDS];
 };
 _Static_assert(sizeof(struct descriptor) == 256, "sixteen to a frame");
 
@@ -135,6 +136,7 @@ struct control {
 struct __attribute__((may_alias)) slab {
 	struct control *control;
 	struct hx_heap_run control_run;
+	uint64_t visitors; /* bit per CPU that ever entered */
 	/* Under the backend's lock, but for the root's readers: */
 	uintptr_t root;     /* top node | number of levels; 0: nothing in it */
 	uint64_t nodes;     /* of the directory */
@@ -170,12 +172,41 @@ static void give_frame(struct hx_heap_backend *b, void *p)
 	hx_heap_run_give(b, (struct hx_heap_run){hx_pa_to_pfn(hx_ptr_to_pa(p)), 1});
 }
 
+/* ---- Bits ---- */
+
+static uint64_t bit(unsigned i)
+{
+	return UINT64_C(1) << i % 64;
+}
+
+static bool has_bit(const uint64_t *map, unsigned i)
+{
+	return (__atomic_load_n(&map[i / 64], __ATOMIC_RELAXED) & bit(i)) != 0;
+}
+
+/* Both return whether the bit was set before. */
+static bool set_bit(uint64_t *map, unsigned i)
+{
+	return (__atomic_fetch_or(&map[i / 64], bit(i), __ATOMIC_ACQ_REL) & bit(i)) != 0;
+}
+
+static bool clear_bit(uint64_t *map, unsigned i)
+{
+	return (__atomic_fetch_and(&map[i / 64], ~bit(i), __ATOMIC_ACQ_REL) & bit(i)) != 0;
+}
+
 /* ---- This CPU ---- */
 
 static struct cpu *enter(struct hx_heap_backend *b, unsigned long *irq)
 {
 	/* Should the caller move to another CPU now, the lock still protects the slot. */
-	struct cpu *cpu = &slab_of(b)->control->cpus[hx_hal_cpu_id()];
+	struct slab *s = slab_of(b);
+	unsigned id = hx_hal_cpu_id();
+	if ((__atomic_load_n(&s->visitors, __ATOMIC_RELAXED) & bit(id)) == 0) {
+		__atomic_fetch_or(&s->visitors, bit(id), __ATOMIC_RELAXED);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST); /* see wait_for_readers() */
+	}
+	struct cpu *cpu = &s->control->cpus[id];
 	*irq = hx_lock_acquire(&cpu->lock);
 	return cpu;
 }
@@ -185,11 +216,18 @@ static void leave(struct cpu *cpu, unsigned long irq)
 	hx_lock_release(&cpu->lock, irq);
 }
 
-/* Everyone who read the directory before this call is done with what it found. */
+/*
+ * Everyone who read the directory before this call is done with what it found. Of
+ * the two fences one comes first: either this CPU sees that the other was here, or
+ * the other reads the directory as this CPU changed it.
+ */
 static void wait_for_readers(struct hx_heap_backend *b)
 {
-	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
-		struct cpu *cpu = &slab_of(b)->control->cpus[i];
+	struct slab *s = slab_of(b);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	uint64_t visitors = __atomic_load_n(&s->visitors, __ATOMIC_RELAXED);
+	for (; visitors != 0; visitors &= visitors - 1) {
+		struct cpu *cpu = &s->control->cpus[hx_ctz64(visitors)];
 		leave(cpu, hx_lock_acquire(&cpu->lock));
 	}
 }
@@ -260,29 +298,6 @@ static void class_init(struct size_class *c, unsigned k)
 				 : capacity < 2          ? 2
 							 : capacity);
 	HX_ASSERT(c->objects <= OBJECTS_MAX);
-}
-
-/* ---- Bits ---- */
-
-static uint64_t bit(unsigned i)
-{
-	return UINT64_C(1) << i % 64;
-}
-
-static bool is_live(const struct descriptor *d, unsigned i)
-{
-	return (__atomic_load_n(&d->live[i / 64], __ATOMIC_RELAXED) & bit(i)) != 0;
-}
-
-/* Both return whether the bit was set before. */
-static bool set_bit(uint64_t *map, unsigned i)
-{
-	return (__atomic_fetch_or(&map[i / 64], bit(i), __ATOMIC_ACQ_REL) & bit(i)) != 0;
-}
-
-static bool clear_bit(uint64_t *map, unsigned i)
-{
-	return (__atomic_fetch_and(&map[i / 64], ~bit(i), __ATOMIC_ACQ_REL) & bit(i)) != 0;
 }
 
 /* ---- Directory ---- */
@@ -643,8 +658,17 @@ static bool object_index(const struct descriptor *d, const void *p, unsigned *in
 	return *index < d->count && *index * (uint32_t)d->bytes == offset;
 }
 
-/* Move the oldest @n objects of @m to their slabs. The CPU's lock is held too. */
-static void flush(struct hx_heap_backend *b, struct size_class *c, struct magazine *m, uint64_t n)
+/* More empty slabs than the class is likely to want back soon. */
+static bool has_slack(const struct size_class *c)
+{
+	return c->empty_slabs > 4 + c->slabs / 2;
+}
+
+/*
+ * Move the oldest @n objects of @m to their slabs; true when the class has slack
+ * then. The CPU's lock is held.
+ */
+static bool flush(struct hx_heap_backend *b, struct size_class *c, struct magazine *m, uint64_t n)
 {
 	unsigned long irq = hx_lock_acquire(&c->lock);
 	for (uint64_t k = 0; k < n; k++) {
@@ -653,9 +677,11 @@ static void flush(struct hx_heap_backend *b, struct size_class *c, struct magazi
 		HX_ASSERT(d != NULL && object_index(d, m->objects[k], &i));
 		class_put(c, d, i);
 	}
+	bool slack = has_slack(c);
 	hx_lock_release(&c->lock, irq);
 	m->count -= n;
 	hx_memmove(m->objects, m->objects + n, m->count * sizeof m->objects[0]);
+	return slack;
 }
 
 static void refill(struct size_class *c, struct magazine *m)
@@ -733,13 +759,6 @@ static uint64_t class_release(struct hx_heap_backend *b, struct size_class *c, u
 		descriptor_put(b, batch[i]);
 	}
 	return frames;
-}
-
-/* More empty slabs than the class is likely to want back soon. */
-static bool has_slack(const struct size_class *c)
-{
-	return __atomic_load_n(&c->empty_slabs, __ATOMIC_RELAXED) >
-	       4 + __atomic_load_n(&c->slabs, __ATOMIC_RELAXED) / 2;
 }
 
 /* Give this CPU its magazines; without the memory for them it goes on without. */
@@ -824,36 +843,35 @@ hx_status hx_heap_slab_init(struct hx_heap_backend *b)
 	return HX_OK;
 }
 
-static struct hx_ptr_result allocate_large(struct hx_heap_backend *b, size_t bytes, size_t align,
-					   size_t *usable)
+/* A large object; NULL when memory lacks. */
+static void *allocate_large(struct hx_heap_backend *b, size_t bytes, size_t align, size_t *usable)
 {
 	struct descriptor *d = descriptor_get(b);
 	if (d == NULL) {
-		return (struct hx_ptr_result){HX_OUT_OF_MEMORY, NULL};
+		return NULL;
 	}
 	void *base;
-	uint64_t frames = frames_for(bytes);
-	if (hx_heap_run_take(b, frames << HX_FRAME_SHIFT, align, &d->run, &base) != HX_OK) {
+	d->served = frames_for(bytes);
+	if (hx_heap_run_take(b, d->served << HX_FRAME_SHIFT, align, &d->run, &base) != HX_OK) {
 		descriptor_put(b, d);
-		return (struct hx_ptr_result){HX_OUT_OF_MEMORY, NULL};
+		return NULL;
 	}
 	uint8_t *first = hx_ptr(hx_pfn_to_pa(d->run.first));
 	d->base = base;
 	d->bytes = (d->run.frames << HX_FRAME_SHIFT) - (uint64_t)(d->base - first);
-	d->served = frames;
 	d->size_class = LARGE;
 	d->count = 1;
 	d->live[0] = 1;
 	if (!directory_insert(b, d)) {
 		hx_heap_run_give(b, d->run);
 		descriptor_put(b, d);
-		return (struct hx_ptr_result){HX_OUT_OF_MEMORY, NULL};
+		return NULL;
 	}
 	unsigned long irq = hx_lock_acquire(&b->lock);
 	list_link(&slab_of(b)->large, d);
 	hx_lock_release(&b->lock, irq);
 	*usable = d->bytes;
-	return (struct hx_ptr_result){HX_OK, base};
+	return base;
 }
 
 /* The object was marked not live: nobody else frees it. */
@@ -868,49 +886,69 @@ static void free_large(struct hx_heap_backend *b, struct descriptor *d)
 	descriptor_put(b, d);
 }
 
-struct hx_ptr_result hx_heap_slab_allocate(struct hx_heap_backend *b, size_t bytes, size_t align,
-					   size_t *usable)
+/* From this CPU's magazine, or from the class when the CPU has none; NULL: none there. */
+static void *get_cached(struct hx_heap_backend *b, struct cpu *cpu, unsigned k)
 {
-	unsigned k = class_for_request(bytes, align);
-	if (k == LARGE) {
-		return allocate_large(b, bytes, align, usable);
-	}
 	struct size_class *c = &slab_of(b)->control->classes[k];
+	if (cpu->magazines == NULL) {
+		unsigned long irq = hx_lock_acquire(&c->lock);
+		void *p = class_get(c);
+		hx_lock_release(&c->lock, irq);
+		return p;
+	}
+	struct magazine *m = &cpu->magazines->of[k];
+	if (m->count == 0) {
+		refill(c, m);
+	}
+	return m->count > 0 ? m->objects[--m->count] : NULL;
+}
+
+/* An object of class @k; @loose: for a size of another class. NULL when memory lacks. */
+static void *allocate_small(struct hx_heap_backend *b, unsigned k, bool loose)
+{
 	for (;;) {
 		unsigned long irq;
 		struct cpu *cpu = enter(b, &irq);
 		bool equipped = cpu->magazines != NULL;
-		void *p = NULL;
-		if (equipped) {
-			struct magazine *m = &cpu->magazines->of[k];
-			if (m->count == 0) {
-				refill(c, m);
-			}
-			if (m->count > 0) {
-				p = m->objects[--m->count];
-			}
-		} else {
-			unsigned long class_irq = hx_lock_acquire(&c->lock);
-			p = class_get(c);
-			hx_lock_release(&c->lock, class_irq);
-		}
+		void *p = get_cached(b, cpu, k);
 		if (p != NULL) {
 			struct descriptor *d = directory_find(b, p);
 			unsigned i;
 			HX_ASSERT(d != NULL && object_index(d, p, &i) && !set_bit(d->live, i));
+			if (loose) {
+				set_bit(d->loose, i);
+			}
 		}
 		leave(cpu, irq);
 		if (p != NULL) {
 			if (!equipped) { /* only now: the object itself comes first */
 				install_magazines(b);
 			}
-			*usable = c->bytes;
-			return (struct hx_ptr_result){HX_OK, p};
+			return p;
 		}
 		if (!class_grow(b, k)) {
-			return (struct hx_ptr_result){HX_OUT_OF_MEMORY, NULL};
+			return NULL;
 		}
 	}
+}
+
+struct hx_ptr_result hx_heap_slab_allocate(struct hx_heap_backend *b, size_t bytes, size_t align,
+					   size_t *usable)
+{
+	unsigned k = class_for_request(bytes, align);
+	void *p;
+	if (k == LARGE) {
+		p = allocate_large(b, bytes, align, usable);
+	} else {
+		*usable = class_bytes(k);
+		p = allocate_small(b, k, class_of(bytes) != k);
+	}
+	if (p == NULL) { /* metadata that were made on the way go back */
+		directory_shrink(b);
+		descriptors_shrink(b);
+		return (struct hx_ptr_result){HX_OUT_OF_MEMORY, NULL};
+	}
+	return (struct hx_ptr_result){HX_OK, p};
 }
 
 /* The live object at @p, in enter() .. leave(). */
@@ -922,11 +960,11 @@ static hx_status object_at(struct hx_heap_backend *b, const void *p, struct desc
 		return HX_FOREIGN_FREE;
 	}
 	*out = d;
-	return is_live(d, *index) ? HX_OK : HX_DOUBLE_FREE;
+	return has_bit(d->live, *index) ? HX_OK : HX_DOUBLE_FREE;
 }
 
-/* Would a request for @bytes, at some alignment, have been served with this object? */
-static bool serves(const struct descriptor *d, uint64_t bytes)
+/* Is @bytes a size that leads to such an object by itself? */
+static bool is_own_size(const struct descriptor *d, uint64_t bytes)
 {
 	if (bytes > d->bytes) {
 		return false;
@@ -934,7 +972,27 @@ static bool serves(const struct descriptor *d, uint64_t bytes)
 	if (d->size_class == LARGE) {
 		return frames_for(bytes) == d->served;
 	}
-	return class_for(bytes, d->bytes & -d->bytes) == d->size_class;
+	return class_of(bytes) == d->size_class;
+}
+
+/*
+ * Into this CPU's magazine, or to the slab when the CPU has none; true when the
+ * class was found to have slack.
+ */
+static bool put_cached(struct hx_heap_backend *b, struct cpu *cpu, struct size_class *c,
+		       struct descriptor *d, unsigned i)
+{
+	if (cpu->magazines == NULL) {
+		unsigned long irq = hx_lock_acquire(&c->lock);
+		class_put(c, d, i);
+		bool slack = has_slack(c);
+		hx_lock_release(&c->lock, irq);
+		return slack;
+	}
+	struct magazine *m = &cpu->magazines->of[d->size_class];
+	bool slack = m->count == c->capacity && flush(b, c, m, (c->capacity + 1u) / 2);
+	m->objects[m->count++] = d->base + (size_t)i * c->bytes;
+	return slack;
 }
 
 hx_status hx_heap_slab_free(struct hx_heap_backend *b, void *p, size_t bytes, size_t *usable)
@@ -944,9 +1002,9 @@ hx_status hx_heap_slab_free(struct hx_heap_backend *b, void *p, size_t bytes, si
 	unsigned long irq;
 	struct cpu *cpu = enter(b, &irq);
 	hx_status status = object_at(b, p, &d, &i);
-	if (status == HX_OK && bytes != 0 && !serves(d, bytes) &&
-	    (bytes > d->bytes ||
-	     (__atomic_load_n(&d->shrunk[i / 64], __ATOMIC_RELAXED) & bit(i)) == 0)) {
+	bool loose = status == HX_OK && has_bit(d->loose, i);
+	if (status == HX_OK && bytes != 0 && !is_own_size(d, bytes) &&
+	    (bytes > d->bytes || !loose)) {
 		status = HX_WRONG_SIZE_FREE;
 	}
 	if (status == HX_OK && !clear_bit(d->live, i)) {
@@ -956,7 +1014,9 @@ hx_status hx_heap_slab_free(struct hx_heap_backend *b, void *p, size_t bytes, si
 		leave(cpu, irq);
 		return status;
 	}
-	clear_bit(d->shrunk, i);
+	if (loose) {
+		clear_bit(d->loose, i);
+	}
 	*usable = d->bytes;
 	if (d->size_class == LARGE) {
 		leave(cpu, irq);
@@ -965,19 +1025,9 @@ hx_status hx_heap_slab_free(struct hx_heap_backend *b, void *p, size_t bytes, si
 	}
 
 	struct size_class *c = &slab_of(b)->control->classes[d->size_class];
-	if (cpu->magazines == NULL) {
-		unsigned long class_irq = hx_lock_acquire(&c->lock);
-		class_put(c, d, i);
-		hx_lock_release(&c->lock, class_irq);
-	} else {
-		struct magazine *m = &cpu->magazines->of[d->size_class];
-		if (m->count == c->capacity) {
-			flush(b, c, m, (c->capacity + 1u) / 2);
-		}
-		m->objects[m->count++] = p;
-	}
+	bool slack = put_cached(b, cpu, c, d, i);
 	leave(cpu, irq);
-	if (has_slack(c)) {
+	if (slack) {
 		class_release(b, c, 1);
 	}
 	return HX_OK;
@@ -1010,10 +1060,10 @@ hx_status hx_heap_slab_resize(struct hx_heap_backend *b, void *p, size_t bytes, 
 	if (status == HX_OK) {
 		if (d->size_class == LARGE) {
 			d->served = frames_for(bytes);
-		} else if (serves(d, bytes)) {
-			clear_bit(d->shrunk, i);
+		} else if (is_own_size(d, bytes)) {
+			clear_bit(d->loose, i);
 		} else {
-			set_bit(d->shrunk, i);
+			set_bit(d->loose, i);
 		}
 		*usable = d->bytes;
 	}
@@ -1069,8 +1119,8 @@ static bool descriptor_sound(const struct hx_heap_backend *b, const struct descr
 {
 	unsigned free = 0, live = 0;
 	for (unsigned w = 0; w < MAP_WORDS; w++) {
-		if (((d->free[w] | d->live[w] | d->shrunk[w]) & ~map_mask(d, w)) != 0 ||
-		    (d->free[w] & d->live[w]) != 0 || (d->shrunk[w] & ~d->live[w]) != 0) {
+		if (((d->free[w] | d->live[w] | d->loose[w]) & ~map_mask(d, w)) != 0 ||
+		    (d->free[w] & d->live[w]) != 0 || (d->loose[w] & ~d->live[w]) != 0) {
 			return false;
 		}
 		free += hx_popcount64(d->free[w]);

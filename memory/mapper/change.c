@@ -24,6 +24,10 @@
  *
  * Leaves that stay live change by compare-and-exchange, so that ACCESSED and
  * DIRTY, which the machine may set at any moment, survive.
+ *
+ * Hiding a page is the first half of unmapping it: its leaf becomes a soft entry
+ * and is invalidated, and stays so. Showing it again writes the leaf anew. To an
+ * unmapping it looks like one that is unhooked already.
  */
 #include "internal.h"
 
@@ -34,9 +38,9 @@
 
 struct change {
 	struct hx_pagetable *t;
-	bool sparse; /* pass over what is not mapped */
-	bool unmap;  /* otherwise: give it flags */
-	uint64_t flags;
+	bool sparse;     /* pass over what is not mapped */
+	bool unmap;      /* otherwise: give it flags */
+	uint64_t flags;  /* 0: hide it */
 	uint64_t tables; /* planned */
 	struct hx_reserve reserve;
 	struct hx_gather gather;
@@ -71,10 +75,10 @@ static bool is_changed(const struct change *c, hx_pte leaf, unsigned level)
 	       (c->flags & ~hx_hal_pte_flags(leaf, level) & MACHINE_FLAGS) != 0;
 }
 
-static bool all_leaves(const hx_pte *table, unsigned first, unsigned end)
+static bool all_mapped(const hx_pte *table, unsigned first, unsigned end)
 {
 	for (unsigned i = first; i < end; i++) {
-		if (hx_hal_pte_kind(hx_hal_pte_load(&table[i]), 0) != HX_PTE_LEAF) {
+		if (hx_hal_pte_kind(hx_hal_pte_load(&table[i]), 0) == HX_PTE_EMPTY) {
 			return false;
 		}
 	}
@@ -86,7 +90,7 @@ static hx_status plan(struct change *c, const hx_pte *table, unsigned level, uin
 {
 	if (level == 0) { /* nothing to split: only holes matter */
 		bool ok = c->sparse ||
-			  all_leaves(table, hx_level_index(va, 0), hx_level_index(last, 0) + 1);
+			  all_mapped(table, hx_level_index(va, 0), hx_level_index(last, 0) + 1);
 		return ok ? HX_OK : HX_NOT_MAPPED;
 	}
 	hx_status s = HX_OK;
@@ -315,8 +319,46 @@ static void update_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level, u
 	}
 }
 
+/* Level 0, user table: the page keeps its frame, and nobody reaches it. */
+static void hide_leaf(struct change *c, hx_pte *p, hx_pte e, uintptr_t va)
+{
+	while (!hx_hal_pte_update(p, &e, hx_soft_leaf(e, 0))) {
+	}
+	hx_gather_add(&c->gather, va, hx_piece_last(va, UINTPTR_MAX, 0), 0);
+}
+
+/* Nothing is cached of a hidden page but its absence. */
+static void show_leaf(const struct change *c, hx_pte *p, hx_pte e)
+{
+	uint64_t payload = hx_hal_pte_payload(e);
+	uint64_t flags = c->flags | (hx_soft_flags(payload, 0) & HX_PAGE_DIRTY);
+	hx_hal_pte_store(p, hx_hal_pte_leaf(hx_soft_pa(payload), hx_hal_pte_prot(flags, 0), 0));
+}
+
+/* Entries of a table at level 0, which are never split. */
+static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_t last)
+{
+	hx_pte *p = &table[hx_level_index(va, 0)];
+	for (const hx_pte *end = &table[hx_level_index(last, 0)] + 1; p < end; p++) {
+		hx_pte e = hx_hal_pte_load(p);
+		enum hx_pte_kind kind = hx_hal_pte_kind(e, 0);
+		if (kind == HX_PTE_LEAF && c->flags == 0) {
+			hide_leaf(c, p, e, va);
+		} else if (kind == HX_PTE_LEAF && is_changed(c, e, 0)) {
+			update_leaf(c, p, e, 0, va);
+		} else if (kind == HX_PTE_SOFT && c->flags != 0) {
+			show_leaf(c, p, e);
+		}
+		va += (uintptr_t)hx_level_bytes(0);
+	}
+}
+
 static void update(struct change *c, hx_pte *table, unsigned level, uintptr_t va, uintptr_t last)
 {
+	if (level == 0) {
+		update_pages(c, table, va, last);
+		return;
+	}
 	for (uintptr_t to;; va = to + 1) {
 		to = hx_piece_last(va, last, level);
 		hx_pte *p = &table[hx_level_index(va, level)];
@@ -389,7 +431,9 @@ static hx_status update_flags(struct hx_pagetable *t, struct hx_va va, uint64_t 
 	struct change c = {.t = t, .sparse = sparse, .flags = flags & ~MACHINE_FLAGS};
 	uintptr_t last;
 	hx_status s = hx_mapper_check_range(t, va, bytes, &last);
-	if (s == HX_OK) {
+	if (s == HX_OK && flags == 0) { /* hide; a huge leaf has no such form */
+		s = t->kernel || t->huge ? HX_INVALID_ARGUMENT : HX_OK;
+	} else if (s == HX_OK) {
 		s = hx_mapper_check_flags(t, &c.flags);
 	}
 	return s == HX_OK ? change(&c, va.v, last) : s;

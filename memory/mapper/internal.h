@@ -14,9 +14,9 @@
  * the borders of entries, so every table in the range is entered once. All of
  * them run under the table's lock.
  *
- * At rest, that is, when nobody holds the lock: an entry is EMPTY, a TABLE or a
- * LEAF; every table but the root has an entry that is not EMPTY, except those
- * that hang off a kernel table's root.
+ * At rest, that is, when nobody holds the lock: an entry is EMPTY, a TABLE, a LEAF
+ * or, at level 0 of a user table, SOFT for a hidden page; every table but the root
+ * has an entry that is not EMPTY, except those that hang off a kernel table's root.
  */
 #ifndef HX_MAPPER_INTERNAL_H
 #define HX_MAPPER_INTERNAL_H
@@ -102,7 +102,7 @@ static inline bool hx_is_fixed(const struct hx_pagetable *t, unsigned level)
 	return t->kernel && t->sealed && level == hx_root_level();
 }
 
-/* ---- Soft entries: what stood here until the call in progress unhooked it ---- */
+/* ---- Soft entries: what the call in progress unhooked here, or a hidden page ---- */
 
 /*
  *    47   46  45  44  43 .. 0

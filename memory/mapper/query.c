@@ -94,8 +94,15 @@ static bool visit_table(const hx_pte *table, unsigned level, uintptr_t va, hx_le
 		case HX_PTE_TABLE:
 			go_on = visit_table(hx_child_of(e, level), level - 1, at, visit, context);
 			break;
-		case HX_PTE_EMPTY:
 		case HX_PTE_SOFT:
+			if (level == 0) { /* a hidden page */
+				uint64_t payload = hx_hal_pte_payload(e);
+				go_on = visit(context, hx_va(at), hx_soft_pa(payload),
+					      hx_level_bytes(0),
+					      hx_soft_flags(payload, 0) & HX_PAGE_DIRTY);
+			}
+			break;
+		case HX_PTE_EMPTY:
 			break;
 		}
 		if (!go_on) {
@@ -127,6 +134,15 @@ static bool leaf_is_sound(const struct hx_pagetable *t, hx_pte e, unsigned level
 	       (t->wx == HX_WX_OFF || !writable || (flags & HX_PAGE_NO_EXECUTE));
 }
 
+/* The only soft entry that outlives the call that made it: a hidden page. */
+static bool soft_is_sound(const struct hx_pagetable *t, hx_pte e, unsigned level)
+{
+	uint64_t payload = hx_hal_pte_payload(e);
+	return level == 0 && !t->kernel && !t->huge && e == hx_hal_pte_soft(payload) &&
+	       (payload & HX_SOFT_TABLE) == 0 &&
+	       hx_soft_pa(payload).v >> hx_hal_geometry.pa_bits == 0;
+}
+
 /* Is it safe to look into the frame, and is it a table of ours? */
 static bool frame_is_ours(const struct hx_pagetable *t, struct hx_pa table)
 {
@@ -154,7 +170,10 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 		case HX_PTE_EMPTY:
 			break;
 		case HX_PTE_SOFT:
-			return false; /* none outlives the call that made it */
+			if (!soft_is_sound(t, e, level)) {
+				return false;
+			}
+			break;
 		case HX_PTE_LEAF:
 			if (!leaf_is_sound(t, e, level)) {
 				return false;

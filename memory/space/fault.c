@@ -163,11 +163,10 @@ bool hx_upcall_fault(const struct hx_fault *fault)
 	hx_status status = fault->va.v >= hx_user_end() ? HX_INVALID_ADDRESS
 			   : !s                         ? HX_NOT_MAPPED
 							: hx_space_fault(s, fault);
-	if (status != HX_OK && hx_pagetable_spurious(fault)) {
-		return true; /* the kernel half, or a user half without a space */
+	/* Spurious ones are also in the kernel half, or in a user half without a space. */
+	if (status == HX_OK || hx_pagetable_spurious(fault)) {
+		return true;
 	}
-	if (status != HX_OK) {
-		last_fault[hx_hal_cpu_id()] = (struct hx_fault_record){*fault, status};
-	}
-	return status == HX_OK;
+	last_fault[hx_hal_cpu_id()] = (struct hx_fault_record){*fault, status};
+	return false;
 }

@@ -26,7 +26,7 @@ hx_status hx_space_allowed(struct hx_space *s, struct hx_token token, uint32_t r
 uint64_t hx_space_leaf_flags(unsigned prot)
 {
 	if (prot == HX_PROT_NONE) {
-		return HX_PAGE_KERNEL_READ | HX_PAGE_NO_EXECUTE;
+		return 0; /* hidden: neither user mode nor the kernel reaches it */
 	}
 	return HX_PAGE_USER_READ | (prot & HX_PROT_WRITE ? HX_PAGE_WRITABLE : 0) |
 	       (prot & HX_PROT_EXEC ? 0 : HX_PAGE_NO_EXECUTE);

@@ -239,10 +239,10 @@ void act_demand_zero(void)
 	if (!open_space()) {
 		return;
 	}
-	/* 64 MiB, or a quarter of what is free where that is less. */
+	/* 64 MiB, or a third of what is free where that is less: it is there twice. */
 	uint64_t bytes = HX_MIB(64);
-	uint64_t quarter = hx_frames_free_frames(&SYS->frames) / 4 << HX_FRAME_SHIFT;
-	bytes = bytes < quarter ? bytes : quarter;
+	uint64_t third = hx_frames_free_frames(&SYS->frames) / 3 << HX_FRAME_SHIFT;
+	bytes = bytes < third ? bytes : third;
 	struct hx_va_result from = anonymous(bytes), to = anonymous(bytes);
 	if (from.status != HX_OK || to.status != HX_OK) {
 		demo_result(false, "mmap: %s, %s", name_of(from.status), name_of(to.status));

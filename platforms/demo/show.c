@@ -101,11 +101,15 @@ void demo_draw_memory(void)
 	const struct hx_memmap *map = &demo_system.map;
 	for (unsigned i = 0; i < map->count;) {
 		uint64_t start = map->regions[i].base.v, end = start;
-		/* Regions that touch share a row. */
+		bool ram = false;
+		/* Regions that touch share a row; one without RAM is not drawn. */
 		for (; i < map->count && map->regions[i].base.v == end; i++) {
 			end += map->regions[i].bytes;
+			ram = ram || map->regions[i].type == HX_MEMORY_RAM;
 		}
-		draw_row(start, end, arena, arena_end);
+		if (ram) {
+			draw_row(start, end, arena, arena_end);
+		}
 	}
 }
 

@@ -181,25 +181,20 @@ const struct hx_boot_args *hx_platform_boot_args(void)
 enum { PIC_COMMAND = 0x20, PIC_DATA = 0x21, PIC2_COMMAND = 0xa0, PIC2_DATA = 0xa1 };
 
 /* Nobody uses the legacy controllers; a spurious interrupt still has to go somewhere. */
-static void silence_pic(void)
+static void silence_pic(uint16_t command, uint16_t data, uint8_t vector, uint8_t cascade)
 {
-	static const uint8_t start[][2] = {
-		/* port, value: initialise, first vector, cascade, 8086 mode, mask all */
-		{PIC_COMMAND, 0x11},	    {PIC2_COMMAND, 0x11},
-		{PIC_DATA, HX_BOARD_VECTOR_PIC}, {PIC2_DATA, HX_BOARD_VECTOR_PIC + 8},
-		{PIC_DATA, 1 << 2},	    {PIC2_DATA, 2},
-		{PIC_DATA, 1},		    {PIC2_DATA, 1},
-		{PIC_DATA, 0xff},	    {PIC2_DATA, 0xff},
-	};
-	for (unsigned i = 0; i < HX_ARRAY_LENGTH(start); i++) {
-		hx_x86_out8(start[i][0], start[i][1]);
-	}
+	hx_x86_out8(command, 0x11); /* initialise: four words */
+	hx_x86_out8(data, vector);
+	hx_x86_out8(data, cascade);
+	hx_x86_out8(data, 1); /* 8086 mode */
+	hx_x86_out8(data, 0xff); /* all masked */
 }
 
 _Noreturn void hx_board_start(uint32_t protocol, uint32_t info)
 {
 	console_start();
-	silence_pic();
+	silence_pic(PIC_COMMAND, PIC_DATA, HX_BOARD_VECTOR_PIC, 1 << 2);
+	silence_pic(PIC2_COMMAND, PIC2_DATA, HX_BOARD_VECTOR_PIC + 8, 2);
 	hx_log_to(hx_platform_write);
 	hx_panic_handler = panic;
 	hx_board_traps_load(0);
@@ -213,15 +208,19 @@ _Noreturn void hx_board_start(uint32_t protocol, uint32_t info)
 	};
 	const char *wrong = hx_x86_discover(&boot);
 	if (wrong) {
-		hx_log("[hx:boot] %s", wrong);
+		hx_log("[hx:stage 1] refused: %s", wrong);
 		hx_platform_exit(false);
 	}
 	hx_board_trampoline_install();
 	if (hx_x86_apic_start()) {
 		hx_x86_apic_assign(0, hx_x86_apic_id());
 	}
+	hx_log("[hx:stage 1] %s: %s, %u levels, %u bits of physical address%s%s%s", hx_platform_name,
+	       protocol == HX_X86_PVH ? "PVH" : "multiboot2", hx_hal_geometry.levels,
+	       hx_hal_geometry.pa_bits, hx_hal_geometry.leaf_levels & 1u << 2 ? ", 1 GiB pages" : "",
+	       hx_x86_read_cr4() & HX_X86_CR4_SMEP ? ", SMEP" : "", hx_x86_smap ? ", SMAP" : "");
 	__asm__ volatile("sti");
 	hx_main();
-	hx_log("[hx:boot] hx_main() returned without a verdict");
+	hx_log("[hx:platform] hx_main() returned without a verdict");
 	hx_platform_exit(false);
 }

@@ -16,7 +16,12 @@ enum { /* vectors, beside those of the port (hx_x86.h) */
 	HX_BOARD_VECTOR_WAKE = 0xfc,
 };
 
-enum { HX_BOARD_CODE = 0x08, HX_BOARD_DATA = 0x10, HX_BOARD_USER_DATA = 0x23, HX_BOARD_USER_CODE = 0x2b };
+enum { /* selectors: see trap.c */
+	HX_BOARD_CODE = 0x08,
+	HX_BOARD_DATA = 0x10,
+	HX_BOARD_USER_DATA = 0x20 | 3,
+	HX_BOARD_USER_CODE = 0x28 | 3,
+};
 
 /* ---- boot.S ---- */
 

@@ -162,11 +162,11 @@ refuse:
 	jmp 4b
 
 no_loader:
-	.asciz "# [hx:boot] neither PVH nor multiboot2 started this kernel\n"
+	.asciz "# [hx:stage 1] refused: neither PVH nor multiboot2 started this kernel\n"
 no_long_mode:
-	.asciz "# [hx:boot] this CPU has no 64-bit mode\n"
+	.asciz "# [hx:stage 1] refused: this CPU has no 64-bit mode\n"
 no_nx:
-	.asciz "# [hx:boot] this CPU has no no-execute pages\n"
+	.asciz "# [hx:stage 1] refused: this CPU has no no-execute pages\n"
 
 	.code64
 in_long_mode:

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
  * The other CPUs: started one at a time by INIT and two STARTUPs (Intel SDM 3A,
- * 9.4.4), then asleep until they get work. CPU numbers follow the order of the
- * firmware's table, the boot CPU being 0.
+ * 9.4.4), then asleep until they get work. CPU n is the n-th that runs of those in
+ * sys->cpus, the boot CPU being 0.
  */
 #include "board.h"
 #include "cpu.h"
@@ -102,23 +102,18 @@ unsigned hx_platform_start_cpus(struct hx_system *sys)
 	}
 	running = 1;
 	starting_system = sys;
-	uint32_t at = 0;
-	struct hx_cpu_info cpu;
-	while (hx_hal_cpu_next(&at, &cpu)) {
-		if (cpu.boot) {
-			continue;
-		}
+	for (unsigned i = 1; i < sys->cpu_count; i++) {
+		uint32_t apic_id = (uint32_t)sys->cpus[i].hardware_id;
 		const char *left_out = NULL;
 		if (running == HX_BOARD_CPUS) {
 			left_out = "more CPUs than this board has stacks for";
 		} else if (hx_x86_low_page().v == 0) {
 			left_out = "no memory below 64 KiB to start it in";
-		} else if (!start(running, (uint32_t)cpu.hardware_id)) {
+		} else if (!start(running, apic_id)) {
 			left_out = "it does not answer";
 		}
 		if (left_out) {
-			hx_log("[hx:cpu] APIC id %u is left out: %s", (unsigned)cpu.hardware_id,
-			       left_out);
+			hx_log("[hx:platform] APIC id %u is left out: %s", (unsigned)apic_id, left_out);
 		} else {
 			running++;
 		}

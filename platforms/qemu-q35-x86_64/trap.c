@@ -91,7 +91,10 @@ void hx_board_traps_load(unsigned cpu)
 	struct pseudo_descriptor idt = {sizeof gates - 1, (uintptr_t)gates};
 	uint16_t selector = (uint16_t)(HX_X86_TSS_FIRST + 16 * cpu);
 	/* CS, DS and SS hold the same selectors since boot.S. */
-	__asm__ volatile("lgdt %0; lidt %1; ltr %2" : : "m"(gdt), "m"(idt), "r"(selector) : "memory");
+	__asm__ volatile("lgdt %0; lidt %1; ltr %2"
+			 :
+			 : "m"(gdt), "m"(idt), "r"(selector)
+			 : "memory");
 }
 
 void *hx_board_task_state(void)
@@ -101,45 +104,45 @@ void *hx_board_task_state(void)
 
 /* ---- Traps ---- */
 
+/* Did this CPU run off its stack into the guard below? */
+static bool in_guard(uint64_t address)
+{
+	uintptr_t guard = (uintptr_t)hx_board_stacks[hx_hal_cpu_id()] + HX_BOARD_GUARD_BYTES +
+			  HX_BOARD_DOUBLE_FAULT_BYTES;
+	return address - guard < HX_BOARD_GUARD_BYTES;
+}
+
 /* Nobody can resolve it: say what and where in one line, and end as failed. */
 static _Noreturn void fatal(const struct hx_x86_frame *f)
 {
 	static const char *const names[] = {
-		[0] = "division",	 [1] = "debug",		 [2] = "NMI",
-		[3] = "breakpoint",	 [4] = "overflow",	 [6] = "invalid instruction",
-		[7] = "no FPU",		 [8] = "double fault (stack overflow?)",
-		[10] = "invalid TSS",	 [11] = "no segment",	 [12] = "stack segment",
-		[13] = "protection",	 [14] = "page fault",	 [17] = "alignment",
+		[0] = "division",
+		[1] = "debug",
+		[2] = "NMI",
+		[3] = "breakpoint",
+		[6] = "invalid instruction",
+		[7] = "no FPU",
+		[8] = "double fault",
+		[10] = "invalid TSS",
+		[11] = "no segment",
+		[12] = "stack segment",
+		[13] = "protection",
+		[14] = "page fault",
+		[17] = "alignment",
 		[18] = "machine check",
 	};
 	static uint32_t ending;
 	hx_board_console_seize();
 	if (__atomic_exchange_n(&ending, 1, __ATOMIC_SEQ_CST) == 0) {
 		const char *name = f->vector < HX_ARRAY_LENGTH(names) ? names[f->vector] : NULL;
-		hx_log("[hx:trap] %s, vector %u, error 0x%lx, address 0x%lx, rip 0x%lx, "
+		hx_log("[hx:trap] %s%s, vector %u, error 0x%lx, address 0x%lx, rip 0x%lx, "
 		       "rsp 0x%lx, %s mode, CPU %u",
-		       name ? name : "unexpected", (unsigned)f->vector, (unsigned long)f->error,
-		       (unsigned long)f->cr2, (unsigned long)f->rip, (unsigned long)f->rsp,
-		       f->cs & 3 ? "user" : "kernel", hx_hal_cpu_id());
+		       name ? name : "unexpected", in_guard(f->cr2) ? " (stack overflow)" : "",
+		       (unsigned)f->vector, (unsigned long)f->error, (unsigned long)f->cr2,
+		       (unsigned long)f->rip, (unsigned long)f->rsp, f->cs & 3 ? "user" : "kernel",
+		       hx_hal_cpu_id());
 	}
 	hx_platform_exit(false);
-}
-
-/*
- * SMAP and SMEP keep the kernel off the user half whatever the tables say. The
- * page is there and the region may allow the access, so a resolver would call
- * it resolved for ever.
- */
-static bool kept_off_user_half(const struct hx_x86_frame *f, const struct hx_fault *fault)
-{
-	if (fault->user || fault->cause != HX_FAULT_PROTECTION || (intptr_t)fault->va.v < 0) {
-		return false;
-	}
-	uint64_t cr4 = hx_x86_read_cr4();
-	if (fault->access == HX_ACCESS_EXECUTE) {
-		return (cr4 & HX_X86_CR4_SMEP) != 0;
-	}
-	return (cr4 & HX_X86_CR4_SMAP) && !(f->rflags & HX_X86_RFLAGS_AC);
 }
 
 static bool page_fault(struct hx_x86_frame *f)
@@ -148,8 +151,7 @@ static bool page_fault(struct hx_x86_frame *f)
 	if (!hx_hal_fault_decode(f, &fault)) {
 		return false;
 	}
-	bool resolved = !kept_off_user_half(f, &fault) && hx_upcall_fault(&fault);
-	return resolved || hx_board_probe_caught(f, &fault);
+	return hx_upcall_fault(&fault) || hx_board_probe_caught(f, &fault);
 }
 
 void hx_board_trap(struct hx_x86_frame *f)

@@ -36,35 +36,39 @@ static void open_fdt(uint64_t pa)
 	hx_fdt_boot_info(&fdt, &info);
 }
 
-static void add_extra(uint64_t base, uint64_t bytes, enum hx_memory_type type)
-{
-	extra[extra_count++] = (struct hx_memory_range){hx_pa(base), bytes, type, 0};
-}
-
-static bool firmware_is_in_ram(void)
+/* The range of RAM that holds [base, base + bytes). */
+static bool find_ram(uint64_t base, uint64_t bytes, struct hx_memory_range *out)
 {
 	uint32_t iterator = 0;
-	struct hx_memory_range r;
-	while (hx_fdt_memory_next(&fdt, &iterator, &r)) {
-		if (r.type == HX_MEMORY_RAM && r.base.v <= firmware_base &&
-		    firmware_base - r.base.v < r.bytes &&
-		    r.bytes - (firmware_base - r.base.v) >= firmware_bytes) {
+	while (hx_fdt_memory_next(&fdt, &iterator, out)) {
+		uint64_t offset = base - out->base.v;
+		if (out->type == HX_MEMORY_RAM && offset < out->bytes &&
+		    bytes <= out->bytes - offset) {
 			return true;
 		}
 	}
 	return false;
 }
 
+static void add_extra(uint64_t base, uint64_t bytes, enum hx_memory_type type)
+{
+	struct hx_memory_range ram;
+	uint32_t node = find_ram(base, bytes, &ram) ? ram.node : 0;
+	extra[extra_count++] = (struct hx_memory_range){hx_pa(base), bytes, type, node};
+}
+
 /* What the tree does not say: where boot left things in RAM. */
 static void find_extra(uint64_t fdt_pa)
 {
 	uint64_t image = board_image_pa(hx_image_start).v;
+	struct hx_memory_range ram;
 	add_extra(image, (uint64_t)(hx_image_end - hx_image_start), HX_MEMORY_KERNEL);
 	add_extra(fdt_pa, fdt.total_bytes, HX_MEMORY_FIRMWARE);
 	if (info.initrd_bytes > 0) {
 		add_extra(info.initrd.v, info.initrd_bytes, HX_MEMORY_INITRD);
 	}
-	if (firmware_is_in_ram() && firmware_base + firmware_bytes <= image) {
+	if (find_ram(firmware_base, firmware_bytes, &ram) &&
+	    firmware_base + firmware_bytes <= image) {
 		add_extra(firmware_base, firmware_bytes, HX_MEMORY_RESERVED);
 	}
 }
@@ -132,8 +136,7 @@ enum { SECTIONS_MAX = 4 + 2 * BOARD_CPUS_MAX };
 static struct hx_image_section sections[SECTIONS_MAX];
 static struct hx_boot_args boot_args;
 
-static void add_section(const char *name, const uint8_t *start, const uint8_t *end,
-			uint64_t flags)
+static void add_section(const char *name, const uint8_t *start, const uint8_t *end, uint64_t flags)
 {
 	sections[boot_args.section_count++] = (struct hx_image_section){
 		.name = name,
@@ -181,8 +184,6 @@ static void panicked(const char *text)
 	hx_platform_exit(false);
 }
 
-_Noreturn void hx_board_main(uint64_t hart, uint64_t fdt_pa);
-
 _Noreturn void hx_board_main(uint64_t hart, uint64_t fdt_pa)
 {
 	/* What boot.S has loaded. */
@@ -192,9 +193,9 @@ _Noreturn void hx_board_main(uint64_t hart, uint64_t fdt_pa)
 	hx_panic_handler = panicked;
 
 	open_fdt(fdt_pa);
-	hx_board_find_devices(&fdt);
 	choose_paging();
 	open_fdt(fdt_pa); /* again, through the direct map of the mode */
+	hx_board_find_devices(&fdt);
 
 	uint64_t hz = timebase_hz();
 	choose_extras(hz);

@@ -57,6 +57,9 @@ static inline void *board_ptr(uint64_t pa)
 	return (void *)((uintptr_t)pa + hx_hal_direct_offset);
 }
 
+/* board.c: the first hart, behind boot.S. */
+_Noreturn void hx_board_main(uint64_t hart, uint64_t fdt_pa);
+
 /* paging.c: see there. False: the machine lacks the mode that was asked for. */
 bool hx_board_choose_paging(unsigned levels);
 

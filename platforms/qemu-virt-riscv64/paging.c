@@ -30,8 +30,8 @@ static hx_pte link_to(const hx_pte *table)
 
 static void build(void)
 {
-	uint64_t flags = HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE | HX_PAGE_ACCESSED |
-			 HX_PAGE_DIRTY;
+	uint64_t flags =
+		HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE | HX_PAGE_ACCESSED | HX_PAGE_DIRTY;
 	for (unsigned i = 0; i < ENTRIES; i++) {
 		direct[i] = hx_hal_pte_leaf(hx_pa(HX_GIB(i)), hx_hal_pte_prot(flags, 2), 2);
 	}

@@ -8,18 +8,10 @@
 static const char *cause_name(uint64_t scause)
 {
 	static const char *const names[] = {
-		[0] = "misaligned fetch",
-		[1] = "fetch access fault",
-		[2] = "illegal instruction",
-		[3] = "breakpoint",
-		[4] = "misaligned load",
-		[5] = "load access fault",
-		[6] = "misaligned store",
-		[7] = "store access fault",
-		[8] = "call from user mode",
-		[12] = "fetch page fault",
-		[13] = "load page fault",
-		[15] = "store page fault",
+		[0] = "misaligned fetch",  [1] = "fetch access fault", [2] = "illegal instruction",
+		[3] = "breakpoint",        [4] = "misaligned load",    [5] = "load access fault",
+		[6] = "misaligned store",  [7] = "store access fault", [8] = "call from user mode",
+		[12] = "fetch page fault", [13] = "load page fault",   [15] = "store page fault",
 	};
 	const char *name = scause < HX_ARRAY_LENGTH(names) ? names[scause] : NULL;
 	return name ? name : scause & HX_RV_INTERRUPT ? "interrupt" : "exception";
@@ -44,7 +36,8 @@ static _Noreturn void report(uint64_t scause, uint64_t stval, uint64_t sepc, uin
 	if (__atomic_fetch_or(&reporting, bit, __ATOMIC_RELAXED) & bit) {
 		hx_platform_exit(false);
 	}
-	hx_log("[hx:trap] cpu %u in %s mode: %s%s, scause=0x%llx stval=0x%llx sepc=0x%llx sp=0x%llx",
+	hx_log("[hx:trap] cpu %u in %s mode: %s%s, scause=0x%llx stval=0x%llx sepc=0x%llx "
+	       "sp=0x%llx",
 	       hx_hal_cpu_id(), sstatus & HX_SSTATUS_SPP ? "supervisor" : "user",
 	       cause_name(scause), also, (unsigned long long)scause, (unsigned long long)stval,
 	       (unsigned long long)sepc, (unsigned long long)sp);
@@ -53,8 +46,8 @@ static _Noreturn void report(uint64_t scause, uint64_t stval, uint64_t sepc, uin
 
 _Noreturn void hx_riscv64_bad_stack(const struct hx_riscv64_hart *hart)
 {
-	const char *also = guard_of(hart->stval) == hart->cpu ? " (stack overflow)"
-							      : " (bad stack pointer)";
+	const char *also =
+		guard_of(hart->stval) == hart->cpu ? " (stack overflow)" : " (bad stack pointer)";
 	report(hart->scause, hart->stval, hart->pc, hart->sstatus, hart->sp, also);
 }
 
@@ -70,8 +63,9 @@ static void take_interrupt(uint64_t number)
 {
 	switch (number) {
 	case HX_RV_INTERRUPT_SOFTWARE:
-		/* First: what comes after this interrupts again. */
+		/* Cleared before the work is looked for: what comes later interrupts again. */
 		HX_CSR_CLEAR(sip, HX_SIE_SSIE);
+		__asm__ volatile("fence iorw, iorw" : : : "memory");
 		hx_upcall_tlb_ipi();
 		return;
 	case HX_RV_INTERRUPT_TIMER: /* it only had to come */

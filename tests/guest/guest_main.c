@@ -9,8 +9,8 @@
 #include "machine.h"
 
 #define SUITES(X)                                                                                  \
-	X(memmap) X(frames) X(framedb) X(mapper) X(capability) X(recovery) X(heap) X(space)       \
-	X(boot) X(conformance)
+	X(memmap) X(frames) X(framedb) X(mapper) X(capability) X(recovery) X(heap)        \
+	X(space) X(boot) X(conformance)
 
 #define DECLARE(name) extern const struct hx_test_suite hx_suite_##name;
 SUITES(DECLARE)

@@ -17,6 +17,8 @@ uint8_t hx_boot_arena[HX_BOOT_ARENA_BYTES] __attribute__((aligned(4096)));
 static struct hx_pa root;
 static unsigned invalidations; /* that upcalls ran */
 static unsigned demand_faults;
+static bool grant_told;  /* by the fault of an access under user access */
+static bool grant_leaks; /* into the fault handler */
 
 static hx_pte *entry_of(uintptr_t va, unsigned level);
 
@@ -131,13 +133,24 @@ static void build_table(void)
 	hx_hal_root_load(root, HX_ASID_KERNEL, false);
 }
 
+/* The kernel reads the USER page at test_va: does the machine let it? */
+static bool kernel_reads_user(void)
+{
+	struct hx_probe p = {.va = hx_va(test_va), .access = HX_ACCESS_READ};
+	hx_platform_probe(&p);
+	return !p.faulted || p.fault.user_access; /* the latter is wrong: nothing was granted */
+}
+
 bool hx_upcall_fault(const struct hx_fault *fault)
 {
-	if (demand_va == 0 || (fault->va.v & ~(uintptr_t)4095) != demand_va ||
-	    fault->cause == HX_FAULT_PROTECTION) {
+	uintptr_t page = fault->va.v & ~(uintptr_t)(HX_FRAME_BYTES - 1);
+	if (demand_va == 0 || page != demand_va || fault->cause == HX_FAULT_PROTECTION) {
 		return false;
 	}
-	demand_faults++;
+	if (demand_faults++ == 0) {
+		grant_told = fault->user_access;
+		grant_leaks = kernel_reads_user();
+	}
 	set(demand_va, image_pa(frames[1]), HX_PAGE_USER_WRITE | HX_PAGE_NO_EXECUTE, 0);
 	hx_hal_pt_publish();
 	return true;
@@ -165,25 +178,44 @@ static void check_memory_map(void)
 	hx_log("command line: %s", a->command_line);
 }
 
+static void forget(uintptr_t va)
+{
+	hx_hal_pte_store(entry_of(va, 0), 0);
+	struct hx_tlb_range r = {.va = hx_va(va), .pages = 1};
+	hx_hal_tlb_local(&r, 1);
+}
+
 static void check_demand_fault(void)
 {
+	bool guard = (hx_hal_geometry.features & HX_MMU_USER_GUARD) != 0;
+	set(test_va, image_pa(frames[0]), HX_PAGE_USER_READ | HX_PAGE_NO_EXECUTE, 0);
+	hx_hal_pt_publish();
+	check(kernel_reads_user() == !guard, "the kernel is kept off user pages, if the machine can");
+
 	demand_va = test_va + HX_MIB(4);
 	hx_hal_user_access(true);
 	*(volatile uint64_t *)demand_va = 0x1234;
 	uint64_t seen = *(volatile uint64_t *)demand_va;
 	hx_hal_user_access(false);
 	check(demand_faults == 1 && seen == 0x1234, "a fault is resolved and the access retried");
-	struct hx_va far = hx_va(demand_va + 4096);
+	check(grant_told && grant_leaks == !guard,
+	      "user access is told to the fault handler and ends where it begins");
+
+	struct hx_va far = hx_va(demand_va + HX_FRAME_BYTES);
+	for (unsigned i = 0; i < sizeof frames[1]; i++) {
+		frames[1][i] = (uint8_t)(i * 7 + 1);
+	}
 	check(!hx_platform_copy(far, hx_va(demand_va), 64), "a copy stops at an unresolved fault");
-	set(demand_va, hx_pa(0), 0, 0);
-	hx_hal_pte_store(entry_of(demand_va, 0), 0);
-	struct hx_tlb_range r = {.va = hx_va(demand_va), .pages = 1};
-	hx_hal_tlb_local(&r, 1);
+	forget(demand_va);
 	set(far.v, image_pa(frames[2]), HX_PAGE_USER_WRITE | HX_PAGE_NO_EXECUTE, 0);
-	check(hx_platform_copy(far, hx_va(demand_va), 4093) && demand_faults == 2 &&
-		      hx_memcmp(frames[1], frames[2], 4093) == 0,
+	hx_hal_pt_publish();
+	enum { ODD = 4093 };
+	check(hx_platform_copy(far, hx_va(demand_va), ODD) && demand_faults == 2 &&
+		      hx_memcmp(frames[1], frames[2], ODD) == 0 && frames[2][ODD] == 0,
 	      "a copy takes a fault on the way");
+	check(kernel_reads_user() == !guard, "a copy gives user access back");
 	demand_va = 0;
+	forget(test_va);
 }
 
 static bool expected(uint64_t flags, enum hx_access access, bool user)
@@ -258,6 +290,7 @@ static void check_probe_nowhere(void)
 
 /* ---- Other CPUs ---- */
 
+enum { CPUS = 8 }; /* that boards start at most */
 static uint64_t ids_seen;
 static uint64_t values[HX_CPUS_MAX];
 
@@ -296,13 +329,19 @@ static bool all_read(unsigned cpus, uint64_t value)
 
 static void check_cpus(void)
 {
-	unsigned named = 0, cpus = hx_platform_start_cpus(NULL);
+	/* As stage 3: the boot CPU first. */
+	static struct hx_system sys;
 	uint32_t at = 0;
 	struct hx_cpu_info c;
-	while (hx_hal_cpu_next(&at, &c)) {
-		named++;
+	while (sys.cpu_count < HX_CPUS_MAX && hx_hal_cpu_next(&at, &c)) {
+		sys.cpus[sys.cpu_count++] = c;
+		if (c.boot) {
+			sys.cpus[sys.cpu_count - 1] = sys.cpus[0];
+			sys.cpus[0] = c;
+		}
 	}
-	check(cpus == named, "%u CPUs run of %u named", cpus, named);
+	unsigned named = sys.cpu_count, cpus = hx_platform_start_cpus(&sys);
+	check(cpus == (named < CPUS ? named : CPUS), "%u CPUs run of %u named", cpus, named);
 	note_id(NULL);
 	each(cpus, note_id);
 	check(ids_seen == (cpus == 64 ? UINT64_MAX : (UINT64_C(1) << cpus) - 1),
@@ -370,6 +409,7 @@ void hx_main(void)
 	hx_log("%s, %llu %s since power on", hx_platform_name,
 	       (unsigned long long)hx_platform_ticks(), hx_platform_tick_unit);
 	test_va = HX_GIB(1);
+	hx_hal_mmu_init(); /* hx_boot() begins with it */
 	check_memory_map();
 	build_table();
 	check(true, "a page table of our own");

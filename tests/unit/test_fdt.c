@@ -548,6 +548,29 @@ static void start(struct builder *b)
 	b->compatible = 16;
 }
 
+/* The same with the structure block at the very end. */
+static size_t assemble_structure_last(const struct builder *b, uint8_t *out)
+{
+	size_t at = 40;
+	memset(out, 0, at);
+	put32(out, 0xd00dfeed);
+	put32(out + 20, 17);
+	put32(out + 24, 16);
+	put32(out + 32, (uint32_t)b->strings_bytes);
+	put32(out + 36, (uint32_t)b->structure_bytes);
+	put32(out + 16, (uint32_t)at);
+	memcpy(out + at, b->reservations, b->reservations_bytes);
+	at += b->reservations_bytes;
+	put32(out + 12, (uint32_t)at);
+	memcpy(out + at, b->strings, b->strings_bytes);
+	at = (at + b->strings_bytes + 3) & ~(size_t)3;
+	put32(out + 8, (uint32_t)at);
+	memcpy(out + at, b->structure, b->structure_bytes);
+	at += b->structure_bytes;
+	put32(out + 4, (uint32_t)at);
+	return at;
+}
+
 /* Header, structure, strings; reservations last, so that they may lack an end. */
 static size_t assemble(const struct builder *b, uint8_t *out)
 {
@@ -767,6 +790,44 @@ HX_TEST(reg_must_be_whole_entries)
 	end(&build);
 	end(&build);
 	HX_CHECK(!finish(&f));
+}
+
+HX_TEST(values_must_stay_inside)
+{
+	static const uint32_t lengths[] = {5, 6, 8, 9, 64, INT32_MAX, UINT32_MAX - 3, UINT32_MAX};
+	struct fence fence = fence_make(4096);
+	static uint8_t blob[4096];
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(lengths); i++) {
+		/* A value without an end, the last thing in the blob. */
+		struct hx_fdt f;
+		start(&build);
+		reserve(&build, 0, 0);
+		node(&build, "");
+		node(&build, "n");
+		property(&build, "device_type", "memo", 4);
+		put32(build.structure + build.structure_bytes - 12, lengths[i]);
+		size_t n = assemble_structure_last(&build, blob);
+		HX_CHECK(!hx_fdt_open(&f, fence_put(&fence, blob, n), n));
+		/* Once more with a name that does not end. */
+		put32(blob + n - 16, 1);
+		memset(blob + n - 12, 'x', 12);
+		HX_CHECK(!hx_fdt_open(&f, fence_put(&fence, blob, n), n));
+	}
+	/* The builder's order of blocks is not what is refused. */
+	struct hx_fdt f;
+	start(&build);
+	reserve(&build, 0, 0);
+	node(&build, "");
+	node(&build, "n");
+	text(&build, "device_type", "memory");
+	CELLS(&build, "reg", 0, 0x1000, 0x2000);
+	end(&build);
+	end(&build);
+	token(&build, 9);
+	size_t n = assemble_structure_last(&build, blob);
+	HX_REQUIRE(hx_fdt_open(&f, fence_put(&fence, blob, n), n));
+	read_all(&f, &answer);
+	HX_CHECK_EQUAL(answer.ranges, 1);
 }
 
 HX_TEST(only_the_right_nodes_count)
@@ -1034,7 +1095,8 @@ HX_SUITE(fdt, HX_CASE(one_cpu_as_qemu_was_told), HX_CASE(two_nodes_and_an_initrd
 	 HX_CASE(every_byte_damaged), HX_CASE(random_words_damaged),
 	 HX_CASE(cells_of_one_and_two_and_their_defaults),
 	 HX_CASE(order_of_properties_does_not_matter), HX_CASE(status_decides),
-	 HX_CASE(reg_must_be_whole_entries), HX_CASE(only_the_right_nodes_count),
-	 HX_CASE(nesting_has_a_limit), HX_CASE(the_tree_must_be_well_formed),
-	 HX_CASE(reservations_must_end), HX_CASE(versions_16_and_17),
-	 HX_CASE(chosen_is_believed_only_when_whole), HX_CASE(properties_by_path));
+	 HX_CASE(reg_must_be_whole_entries), HX_CASE(values_must_stay_inside),
+	 HX_CASE(only_the_right_nodes_count), HX_CASE(nesting_has_a_limit),
+	 HX_CASE(the_tree_must_be_well_formed), HX_CASE(reservations_must_end),
+	 HX_CASE(versions_16_and_17), HX_CASE(chosen_is_believed_only_when_whole),
+	 HX_CASE(properties_by_path));

@@ -132,5 +132,7 @@ HX_NODISCARD bool hx_acpi_cpu_next(const struct hx_acpi *a, uint32_t *iterator,
 				   struct hx_cpu_info *out);
 /** Node of physical address @p a by SRAT, 0 without one. */
 uint32_t hx_acpi_node_of(const struct hx_acpi *a, struct hx_pa address);
+/** Lowest address above @p address at which the node may change; UINT64_MAX: nowhere. */
+uint64_t hx_acpi_node_end(const struct hx_acpi *a, struct hx_pa address);
 
 #endif

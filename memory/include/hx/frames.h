@@ -166,7 +166,7 @@ struct hx_frames {
 
 struct hx_frames_config {
 	const struct hx_frame_trait *physical;
-	const struct hx_frame_trait *backing; /* under slab, else ignored */
+	const struct hx_frame_trait *backing; /* under slab: one that frees; else ignored */
 	struct hx_pa direct_limit; /* RAM at and above it is HIGH; 0: none is */
 	struct hx_pa metadata_limit; /* metadata lies below it (the boot window) */
 	/**
@@ -181,7 +181,7 @@ struct hx_frames_config {
  * with hx_memmap_take() first. Spans hold the image and the initrd as well, which
  * may be donated later. Frame 0 is never handed out.
  * @return HX_OK; OUT_OF_MEMORY (no RAM, or no room for metadata);
- *         INVALID_ARGUMENT (trait missing, slab without backing);
+ *         INVALID_ARGUMENT (trait missing, slab over none, bump or itself);
  *         NOT_SUPPORTED (more than HX_ZONES_MAX zones, logged); unless HX_OK, *f
  *         has no zone
  * Context: boot, alone

@@ -182,7 +182,13 @@ HX_NODISCARD hx_status hx_unmap_sparse(struct hx_pagetable *t, struct hx_va va, 
  * left them. All pages must be mapped. Flushes only when a right was taken away, a
  * cache attribute changed or a huge leaf was split (and for the kernel's table
  * when a right was given: see above).
- * @return as hx_unmap(); INVALID_ARGUMENT, PERMISSION_DENIED as hx_map()
+ *
+ * Flags of 0 hide the pages: they keep frame, contents and DIRTY and are still
+ * unmapped and released as others, but nobody, not even the kernel, reaches them;
+ * hx_translate() says NOT_MAPPED. Other flags show them again. Only in user tables
+ * without huge leaves.
+ * @return as hx_unmap(); INVALID_ARGUMENT (also: hiding elsewhere),
+ *         PERMISSION_DENIED as hx_map()
  * Context: IRQ-safe; takes the table's lock; never sleeps
  * Cost:    two descents per leaf table; at most one shootdown
  */
@@ -219,8 +225,8 @@ void hx_flush_all(struct hx_pagetable *t);
 typedef bool (*hx_leaf_fn)(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
 			   uint64_t flags);
 /**
- * Visit the leaves of the whole table (the shared kernel half too). Takes no
- * lock: the caller keeps changes away.
+ * Visit the leaves of the whole table (the shared kernel half too); hidden pages
+ * come without PRESENT. Takes no lock: the caller keeps changes away.
  */
 void hx_pagetable_visit(const struct hx_pagetable *t, hx_leaf_fn visit, void *context);
 

@@ -395,7 +395,8 @@ HX_TEST(what_is_mapped_is_there_at_once)
 		struct hx_pagetable *t = at[i] == kva() ? &kernel : &user;
 		HX_CHECK(!readable(at[i])); /* absence may be cached now */
 		uint64_t spurious = hx_sim_counters().spurious_faults;
-		HX_CHECK_STATUS(hx_map(t, hx_va(at[i]), hx_pa(DATA_PA), PAGE, RO), HX_OK);
+		HX_CHECK_STATUS(hx_map(t, hx_va(at[i]), hx_pa(DATA_PA + i * PAGE), PAGE, RO),
+				HX_OK);
 		HX_CHECK(readable(at[i]));
 		HX_CHECK_EQUAL(hx_sim_counters().spurious_faults, spurious);
 	}

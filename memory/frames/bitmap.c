@@ -159,8 +159,8 @@ static void take(struct hx_frame_allocator *a, uint64_t first, uint64_t count)
 	hx_frame_note_taken(a, count);
 }
 
-static struct hx_pfn_result allocate(struct hx_frame_allocator *a, uint64_t count,
-				     uint64_t natural, const struct hx_frame_constraint *c)
+static struct hx_pfn_result allocate(struct hx_frame_allocator *a, uint64_t count, uint64_t natural,
+				     const struct hx_frame_constraint *c)
 {
 	struct hx_frame_window w;
 	hx_status status = hx_frame_window(a, count, natural, c, &w);

@@ -65,8 +65,8 @@ struct order {
 };
 
 struct buddy {
-	uint64_t available; /* bit k: order k has a free block */
-	uint64_t joins;     /* joined bits that are set */
+	uint64_t available;             /* bit k: order k has a free block */
+	uint64_t joins;                 /* joined bits that are set */
 	uint64_t added_low, added_high; /* every frame that was added lies between */
 	uint64_t *joined;
 	uint64_t pad; /* a multiple of 16 bytes, for the pairs that follow */
@@ -196,8 +196,7 @@ static uint64_t next_free(const struct hx_frame_allocator *a, unsigned k, uint64
 			if (level == 0) {
 				return f;
 			}
-			level--;
-			f = f < a->base ? a->base : f;
+			level--; /* f is where that word begins */
 		} else {
 			f = ((f >> (shift + 6)) + 1) << (shift + 6);
 			level += level + 1 < o->levels;
@@ -450,7 +449,7 @@ static bool take_in(struct hx_frame_allocator *a, const struct hx_frame_window *
 }
 
 static inline struct hx_pfn_result done(struct hx_frame_allocator *a, unsigned long irq, bool found,
-				 uint64_t start)
+					uint64_t start)
 {
 	if (!found) {
 		hx_frame_counter_add(&a->failures, 1);
@@ -808,8 +807,7 @@ hx_status hx_frames_buddy_validate(const struct hx_frame_allocator *a)
 			frees += hx_popcount64(b->orders[k].heads[i].free);
 			useds += hx_popcount64(b->orders[k].heads[i].used);
 		}
-		if (frees != c.free[k] || useds != c.used[k] ||
-		    frees != b->orders[k].free_count ||
+		if (frees != c.free[k] || useds != c.used[k] || frees != b->orders[k].free_count ||
 		    (b->available >> k & 1) != (frees != 0) || !summaries_valid(a, k)) {
 			return HX_CORRUPTED;
 		}

@@ -47,7 +47,7 @@ static void free_section(struct hx_framedb *db, void *section)
 {
 	hx_status status =
 		hx_frames_free(db->frames, hx_pa_to_pfn(hx_ptr_to_pa(section)), SECTION_ORDER);
-	HX_ASSERT(status == HX_OK);
+	HX_ASSERT(status == HX_OK || status == HX_NOT_SUPPORTED); /* bump keeps it */
 }
 
 static void free_spares(struct hx_framedb *db, struct spare *list)
@@ -97,8 +97,7 @@ static void publish_spares(struct hx_framedb *db, uint64_t first, uint64_t last,
 		struct spare *s = *list;
 		*list = s->next;
 		s->next = NULL; /* all zero again: FREE */
-		__atomic_store_n(&db->directory[i], (struct hx_frame *)(void *)s,
-				 __ATOMIC_RELEASE);
+		__atomic_store_n(&db->directory[i], (struct hx_frame *)(void *)s, __ATOMIC_RELEASE);
 		db->sections_live++;
 	}
 	hx_lock_release(&db->lock, irq);
@@ -204,8 +203,8 @@ hx_status hx_framedb_get(struct hx_framedb *db, struct hx_pfn frame)
 		if (old == UINT32_MAX) {
 			return HX_OK;
 		}
-	} while (!__atomic_compare_exchange_n(&e->references, &old, old + 1, true,
-					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	} while (!__atomic_compare_exchange_n(&e->references, &old, old + 1, true, __ATOMIC_RELAXED,
+					      __ATOMIC_RELAXED));
 	return HX_OK;
 }
 
@@ -224,8 +223,8 @@ hx_status hx_framedb_put(struct hx_framedb *db, struct hx_pfn frame, bool *last)
 		if (old == UINT32_MAX) {
 			return HX_OK;
 		}
-	} while (!__atomic_compare_exchange_n(&e->references, &old, old - 1, true,
-					      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+	} while (!__atomic_compare_exchange_n(&e->references, &old, old - 1, true, __ATOMIC_ACQ_REL,
+					      __ATOMIC_RELAXED));
 	*last = old == 1;
 	return HX_OK;
 }

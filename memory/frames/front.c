@@ -260,7 +260,8 @@ static hx_status build(struct hx_frames *f, const struct hx_frames_config *c, st
 	struct hx_pa_result metadata =
 		hx_memmap_take(map, bytes, HX_FRAME_BYTES, c->metadata_limit);
 	if (metadata.status != HX_OK) {
-		hx_log("[hx:frames] no room for %llu KiB of metadata", (unsigned long long)(bytes + 1023) >> 10);
+		hx_log("[hx:frames] no room for %llu KiB of metadata",
+		       (unsigned long long)(bytes + 1023) >> 10);
 		return metadata.status;
 	}
 	status = init_zones(f, hx_ptr(metadata.value));
@@ -372,8 +373,8 @@ static struct hx_pfn_result ask(struct hx_zone *z, const struct request *r)
 
 static bool may_satisfy(const struct hx_zone *z, const struct hx_frame_constraint *c)
 {
-	return !c || (c->lowest.v < zone_end(z) &&
-		      (c->limit.v == 0 || c->limit.v > z->allocator.base));
+	return !c ||
+	       (c->lowest.v < zone_end(z) && (c->limit.v == 0 || c->limit.v > z->allocator.base));
 }
 
 /* Zones of the kinds lowest..highest, from the top. */
@@ -484,9 +485,12 @@ hx_status hx_frames_deallocate(struct hx_frames *f, struct hx_pfn first)
 	if (!z) {
 		return HX_FOREIGN_FREE;
 	}
-	/* Two steps, but a block that is the caller's does not change between them. */
+	/*
+	 * Two steps, but a block that is the caller's does not change between them. A
+	 * length that no block has is refused as what it is, and counted.
+	 */
 	struct hx_pfn_result block = z->front->trait->block_frames(z->front, first);
-	uint64_t count = block.status == HX_OK ? block.value.v : 1;
+	uint64_t count = block.status == HX_OK ? block.value.v : UINT64_MAX;
 	return z->front->trait->free_run(z->front, first, count);
 }
 
@@ -560,9 +564,8 @@ hx_status hx_frames_validate(const struct hx_frames *f)
 		}
 		for (unsigned k = 0; k < i; k++) {
 			const struct hx_zone *other = &f->zones[k];
-			if (other->kind > z->kind ||
-			    (other->allocator.base < zone_end(z) &&
-			     z->allocator.base < zone_end(other))) {
+			if (other->kind > z->kind || (other->allocator.base < zone_end(z) &&
+						      z->allocator.base < zone_end(other))) {
 				return HX_CORRUPTED;
 			}
 		}

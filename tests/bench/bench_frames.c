@@ -45,8 +45,8 @@ static struct hx_lock textbook_lock;
 
 static void push(uint32_t i, unsigned order)
 {
-	nodes[i] = (struct node){.next = heads[order], .prev = NIL, .order = (uint8_t)order,
-				 .free = 1};
+	nodes[i] = (struct node){
+		.next = heads[order], .prev = NIL, .order = (uint8_t)order, .free = 1};
 	if (heads[order] != NIL) {
 		nodes[heads[order]].prev = i;
 	}
@@ -411,7 +411,8 @@ int main(void)
 	subjects[4] = new_subject("slab-over-buddy", "slab", "buddy");
 	subjects[5] = new_subject("bitmap", "bitmap", NULL);
 
-	bench_title("Frames: get and put of 4 KiB, 2 MiB and random blocks, %d GiB half in use", GIB);
+	bench_title("Frames: get and put of 4 KiB, 2 MiB and random blocks, %d GiB half in use",
+		    GIB);
 	measure("pair-same-4k", half_frames, pair_same);
 	measure("pair-scattered-4k", half_frames, pair_scattered);
 	measure("pair-2m", half_2m, pair_2m);

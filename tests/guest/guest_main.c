@@ -9,7 +9,7 @@
 #include "machine.h"
 
 #define SUITES(X)                                                                                  \
-	X(memmap) X(frames) X(framedb) X(mapper) X(capability) X(recovery) X(heap)        \
+	X(memmap) X(frames) X(zones) X(framedb) X(mapper) X(capability) X(recovery) X(heap)        \
 	X(space) X(boot) X(conformance)
 
 #define DECLARE(name) extern const struct hx_test_suite hx_suite_##name;

@@ -24,7 +24,7 @@ def main(argv):
     well = True
     for number, (end, word) in enumerate(ENDS, 1):
         line = guest.command(family, kernel, append=f"smoke={end}")
-        outcome = guest.run(line, 20, lambda text: None)
+        outcome = guest.run(line, 60, lambda text: None)
         last = outcome.lines[-1] if outcome.lines else ""
         passed = word in last and not outcome.timed_out and \
             not guest.passed(family, outcome.status)

@@ -39,12 +39,10 @@ static void leave(void)
 }
 
 /* Sections come from here: dirty memory, no more than SECTIONS of them. */
-static bool begin(void)
+static bool begin_with(const struct hx_frame_trait *t)
 {
-	const struct hx_frame_trait *t = hx_frame_trait_find("buddy");
-	t = t ? t : hx_frame_trait_find("bitmap");
 	if (!t) {
-		hx_test_skip("no allocator that frees is built in");
+		hx_test_skip("allocator not built in");
 		return false;
 	}
 	hx_memset(pool, 0x5a, sizeof pool);
@@ -58,6 +56,12 @@ static bool begin(void)
 	HX_CHECK_STATUS(hx_framedb_init(&db, &frames, directory, end), HX_OK);
 	HX_CHECK_EQUAL(directory[6 * sizeof(void *)], 0x5a);
 	return hx_test_failures() == 0;
+}
+
+static bool begin(void)
+{
+	const struct hx_frame_trait *t = hx_frame_trait_find("buddy");
+	return begin_with(t ? t : hx_frame_trait_find("bitmap"));
 }
 
 static hx_status set(uint64_t first, uint64_t count, enum hx_frame_tag tag, void *owner)
@@ -123,6 +127,22 @@ HX_TEST(sections_come_when_they_are_needed)
 	HX_CHECK_EQUAL(db.sections_live, 2);
 	HX_CHECK_EQUAL(hx_framedb_count(&db, HX_TAG_TABLE), 0);
 	check_entry(SECTION_FRAMES, HX_TAG_FREE, 0, NULL);
+	/* From a missing section into a present one. */
+	HX_CHECK_STATUS(set(2 * SECTION_FRAMES, 3, HX_TAG_TABLE, &owner), HX_OK);
+	HX_CHECK_STATUS(set(SECTION_FRAMES, 3, HX_TAG_FREE, NULL), HX_OK);
+	HX_CHECK_STATUS(set(3 * SECTION_FRAMES - 1, SECTION_FRAMES, HX_TAG_FREE, NULL), HX_OK);
+	HX_CHECK_EQUAL(db.sections_live, 3);
+	HX_CHECK_EQUAL(hx_framedb_count(&db, HX_TAG_TABLE), 3);
+	HX_CHECK_STATUS(set(4 * SECTION_FRAMES, 4, HX_TAG_TABLE, &owner), HX_OK);
+	HX_CHECK_STATUS(set(3 * SECTION_FRAMES, DESCRIBED - 3 * SECTION_FRAMES, HX_TAG_FREE, NULL),
+			HX_OK);
+	HX_CHECK_EQUAL(hx_framedb_count(&db, HX_TAG_TABLE), 3);
+	check_entry(4 * SECTION_FRAMES, HX_TAG_FREE, 0, NULL);
+	HX_CHECK_STATUS(set(0, DESCRIBED, HX_TAG_FREE, NULL), HX_OK);
+	end();
+	if (!begin()) {
+		return;
+	}
 	/* The last frame of the short section, and none behind it. */
 	HX_CHECK_STATUS(set(DESCRIBED - 1, 1, HX_TAG_RESERVED, NULL), HX_OK);
 	check_entry(DESCRIBED - 1, HX_TAG_RESERVED, 1, NULL);
@@ -140,9 +160,9 @@ HX_TEST(want_of_memory_changes_nothing)
 		}
 		/* A section in the middle may exist before; the range spans four. */
 		if (present > 0) {
-			HX_CHECK_STATUS(set((uint64_t)present * SECTION_FRAMES, 1, HX_TAG_HEAP,
-					    &owner),
-					HX_OK);
+			HX_CHECK_STATUS(
+				set((uint64_t)present * SECTION_FRAMES, 1, HX_TAG_HEAP, &owner),
+				HX_OK);
 		}
 		uint64_t live = db.sections_live;
 		uint64_t before = hx_frames_free_frames(&frames);
@@ -163,9 +183,9 @@ HX_TEST(want_of_memory_changes_nothing)
 				HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
 			}
 		}
-		HX_CHECK_STATUS(set(SECTION_FRAMES / 2, 3 * SECTION_FRAMES, HX_TAG_ANONYMOUS,
-				    &owner),
-				HX_OK);
+		HX_CHECK_STATUS(
+			set(SECTION_FRAMES / 2, 3 * SECTION_FRAMES, HX_TAG_ANONYMOUS, &owner),
+			HX_OK);
 		HX_CHECK_EQUAL(hx_framedb_count(&db, HX_TAG_ANONYMOUS), 3 * SECTION_FRAMES);
 		end();
 		HX_BAIL();
@@ -191,6 +211,27 @@ HX_TEST(no_pressure_is_raised)
 	HX_CHECK_STATUS(set(0, DESCRIBED, HX_TAG_DEVICE, NULL), HX_OUT_OF_MEMORY);
 	HX_CHECK_EQUAL(events, 0);
 	end();
+}
+
+/* What cannot be given back is lost, but the database stays right. */
+HX_TEST(sections_from_bump_are_kept)
+{
+	if (!begin_with(hx_frame_trait_find("bump"))) {
+		return;
+	}
+	HX_CHECK_STATUS(set(0, DESCRIBED, HX_TAG_HEAP, NULL), HX_OUT_OF_MEMORY);
+	HX_CHECK_EQUAL(db.sections_live, 0);
+	HX_CHECK_EQUAL(hx_framedb_count(&db, HX_TAG_FREE), DESCRIBED);
+	if (!begin_with(hx_frame_trait_find("bump"))) {
+		return;
+	}
+	HX_CHECK_STATUS(set(0, 2 * SECTION_FRAMES, HX_TAG_HEAP, NULL), HX_OK);
+	HX_CHECK_EQUAL(hx_framedb_count(&db, HX_TAG_HEAP), 2 * SECTION_FRAMES);
+	enter();
+	hx_framedb_destroy(&db);
+	leave();
+	HX_CHECK_EQUAL(db.sections_live, 0);
+	HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
 }
 
 HX_TEST(references_are_counted)
@@ -267,8 +308,7 @@ HX_TEST(nonsense_is_refused)
 	HX_CHECK_STATUS(hx_framedb_init(NULL, &frames, directory, one), HX_INVALID_ARGUMENT);
 	HX_CHECK_STATUS(hx_framedb_init(&other, NULL, directory, one), HX_INVALID_ARGUMENT);
 	HX_CHECK_STATUS(hx_framedb_init(&other, &frames, NULL, one), HX_INVALID_ARGUMENT);
-	HX_CHECK_STATUS(hx_framedb_init(&other, &frames, directory, hx_pa(0)),
-			HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_framedb_init(&other, &frames, directory, hx_pa(0)), HX_INVALID_ARGUMENT);
 	HX_CHECK_EQUAL(hx_framedb_directory_bytes(hx_pa(0)), 0);
 	HX_CHECK_EQUAL(hx_framedb_directory_bytes(hx_pa(HX_MIB(128))), sizeof(void *));
 	HX_CHECK_EQUAL(hx_framedb_directory_bytes(hx_pa(HX_MIB(128) + 1)), 2 * sizeof(void *));
@@ -348,6 +388,7 @@ HX_TEST(random_descriptions_match_a_model)
 
 HX_SUITE(framedb, HX_CASE(sections_come_when_they_are_needed),
 	 HX_CASE(want_of_memory_changes_nothing), HX_CASE(no_pressure_is_raised),
-	 HX_CASE(references_are_counted), HX_CASE(references_saturate),
-	 HX_CASE(nonsense_is_refused), HX_CASE(no_database_is_one_that_knows_nothing),
+	 HX_CASE(sections_from_bump_are_kept), HX_CASE(references_are_counted),
+	 HX_CASE(references_saturate), HX_CASE(nonsense_is_refused),
+	 HX_CASE(no_database_is_one_that_knows_nothing),
 	 HX_CASE(random_descriptions_match_a_model));

@@ -289,9 +289,9 @@ static struct hx_pfn_result request(unsigned order, uint64_t count,
 
 static void reserve(uint64_t first, uint64_t count)
 {
-	hx_status want = count == 0			 ? HX_INVALID_SIZE
+	hx_status want = count == 0                    ? HX_INVALID_SIZE
 			 : all_are(first, count, FREE) ? HX_OK
-							 : HX_ALREADY_MAPPED;
+						       : HX_ALREADY_MAPPED;
 	HX_CHECK_STATUS(trait()->reserve(&allocator, hx_pfn(first), count), want);
 	if (want == HX_OK) {
 		model_set(first, count, USED);
@@ -380,9 +380,9 @@ static void random_operations(const struct subject *s)
 		{1, 700, 0},
 		{61, 131, 3},
 		{511, 1024, 4},
-		{(1 << 18) - 300, 601, 0},			 /* across a 1 GiB line */
-		{(UINT64_C(1) << 28) - 77, 300, 5},		 /* across 1 TiB */
-		{(UINT64_C(1) << 52) - 257, 257, 0},		 /* the last frames there are */
+		{(1 << 18) - 300, 601, 0},           /* across a 1 GiB line */
+		{(UINT64_C(1) << 28) - 77, 300, 5},  /* across 1 TiB */
+		{(UINT64_C(1) << 52) - 257, 257, 0}, /* the last frames there are */
 		{UINT64_C(0x123456789), 65, 2},
 	};
 	struct hx_random r = {41};
@@ -420,59 +420,70 @@ static void spans_of_few_frames(const struct subject *s)
 	}
 }
 
-/* Every constraint of a kind against every start of a span of 20 frames. */
+/* The @i-th digit of a number whose digits have different bases. */
+static unsigned digit(unsigned *i, unsigned base)
+{
+	unsigned d = *i % base;
+	*i /= base;
+	return d;
+}
+
+/* '.' free, 'x' taken, 'h' a hole. */
+static bool begin_pattern(const struct subject *s, uint64_t base, const char *pattern)
+{
+	uint64_t span = hx_strlen(pattern);
+	if (!start(s, base, span)) {
+		return false;
+	}
+	model = (struct model){.base = base, .span = span};
+	for (uint64_t i = 0; i < span; i++) {
+		if (pattern[i] != 'h') {
+			add(base + i, 1);
+		}
+		if (pattern[i] == 'x') {
+			reserve(base + i, 1);
+		}
+	}
+	return true;
+}
+
+/* Lowest x limit x alignment x boundary x size, on spans of 20 frames. */
 static void constraints_exhaustively(const struct subject *s)
 {
-	static const char patterns[][21] = {
-		"....................", ".x..........x.......", "xxxx....xxxx....xxxx",
-		"...h......hh........", "x.x.x.x.x.x.x.x.x.x.",
+	static const char *const patterns[] = {
+		"....................",
+		".x..........x.......",
+		"xxxx....xh..h...x.x.",
 	};
+	enum { LOW = 5, HIGH = 7, ALIGN = 5, BOUNDARY = 6, RUNS = 6, SIZES = RUNS + 4 };
+	const uint64_t base = 13;
 	for (unsigned p = 0; p < HX_ARRAY_LENGTH(patterns); p++) {
-		uint64_t base = 13, span = 20, low, high, align, boundary, frames;
-		for (low = 0; low < span; low += 3) {
-		for (high = 0; high <= span; high += 2) {
-		for (align = 0; align <= 8; align = align ? align * 2 : 1) {
-		for (boundary = 0; boundary <= 16; boundary = boundary ? boundary * 2 : 1) {
-		for (frames = 1; frames <= 12; frames++) {
-			bool block = frames > 8; /* 9..12: orders 0..3 */
-			uint64_t size = block ? UINT64_C(1) << (frames - 9) : frames;
-			if (boundary != 0 && boundary < size) {
+		bool fresh = false;
+		for (unsigned n = 0; n < LOW * HIGH * ALIGN * BOUNDARY * SIZES; n++) {
+			if (!fresh && !begin_pattern(s, base, patterns[p])) {
+				return;
+			}
+			fresh = true;
+			unsigned i = n, size = digit(&i, SIZES), low = digit(&i, LOW);
+			unsigned high = digit(&i, HIGH), align = digit(&i, ALIGN);
+			unsigned boundary = digit(&i, BOUNDARY);
+			bool run = size < RUNS;
+			uint64_t frames = run ? size + 1 : UINT64_C(1) << (size - RUNS);
+			struct hx_frame_constraint c = {
+				.lowest = hx_pfn(base + 4 * low - (low == 4)),
+				.limit = hx_pfn(high ? base + 3 * high - 1 : 0),
+				.align_frames = align ? UINT64_C(1) << (align - 1) : 0,
+				.boundary_frames = boundary ? UINT64_C(1) << (boundary - 1) : 0,
+			};
+			if (c.boundary_frames != 0 && c.boundary_frames < frames) {
 				continue;
 			}
-			bool fresh = model.span != span || model.base != base || !s->frees ||
-				     (low == 0 && high == 0 && align == 0 && boundary == 0 &&
-				      frames == 1);
-			if (fresh) {
-				if (!start(s, base, span)) {
-					return;
-				}
-				model = (struct model){.base = base, .span = span};
-				for (uint64_t i = 0; i < span; i++) {
-					if (patterns[p][i] != 'h') {
-						add(base + i, 1);
-					}
-				}
-				for (uint64_t i = 0; i < span; i++) {
-					if (patterns[p][i] == 'x') {
-						reserve(base + i, 1);
-					}
-				}
+			struct hx_pfn_result got =
+				request(run ? 0 : size - RUNS, run ? frames : 0, &c);
+			if (got.status == HX_OK) {
+				release(got.value.v, frames, !run);
+				fresh = s->frees;
 			}
-			struct hx_frame_constraint c = {
-				.lowest = hx_pfn(base + low),
-				.limit = hx_pfn(high ? base + high : 0),
-				.align_frames = align,
-				.boundary_frames = boundary,
-			};
-			struct hx_pfn_result got = request((unsigned)(frames - 9),
-							   block ? 0 : frames, &c);
-			if (got.status == HX_OK && s->frees) {
-				release(got.value.v, size, block);
-			}
-		}
-		}
-		}
-		}
 		}
 		check();
 		HX_BAIL();
@@ -530,26 +541,22 @@ static void wrong_frees_change_nothing(const struct subject *s)
 			random_step(&r);
 		}
 		/* Every start in and around the span, every length, both ways. */
+		uint64_t under = s->backing ? backing.metadata_bytes : 0;
+		hx_memcpy(snapshot[0], metadata, allocator.metadata_bytes);
+		hx_memcpy(snapshot[1], backing_metadata, under);
 		for (uint64_t f = model.base - 2; f != model.base + model.span + 2; f++) {
+			struct hx_frame_allocator before = allocator;
 			for (unsigned i = 0; i < 2 * model.span; i++) {
-				uint64_t count = i / 2 + 1;
-				hx_status want = model_free_status(f, count);
-				if (want == HX_OK) {
-					continue;
+				hx_status want = model_free_status(f, i / 2 + 1);
+				if (want != HX_OK) {
+					release(f, i / 2 + 1, i % 2 != 0);
+					before.refused_frees += want != HX_NOT_SUPPORTED;
 				}
-				hx_memcpy(snapshot[0], metadata, allocator.metadata_bytes);
-				hx_memcpy(snapshot[1], backing_metadata,
-					  s->backing ? backing.metadata_bytes : 0);
-				struct hx_frame_allocator before = allocator;
-				release(f, count, i % 2 != 0);
-				before.refused_frees += want != HX_NOT_SUPPORTED;
-				before.lock = allocator.lock;
-				HX_CHECK(hx_memcmp(&before, &allocator, sizeof before) == 0);
-				HX_CHECK(hx_memcmp(snapshot[0], metadata,
-						   allocator.metadata_bytes) == 0);
-				HX_CHECK(hx_memcmp(snapshot[1], backing_metadata,
-						   s->backing ? backing.metadata_bytes : 0) == 0);
 			}
+			before.lock = allocator.lock;
+			HX_CHECK(hx_memcmp(&before, &allocator, sizeof before) == 0);
+			HX_CHECK(hx_memcmp(snapshot[0], metadata, allocator.metadata_bytes) == 0);
+			HX_CHECK(hx_memcmp(snapshot[1], backing_metadata, under) == 0);
 		}
 		for (unsigned order = HX_ORDER_MAX; order <= HX_ORDER_MAX + 60; order += 20) {
 			hx_status got = trait()->free(&allocator, hx_pfn(model.base), order);

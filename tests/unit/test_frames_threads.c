@@ -319,9 +319,9 @@ HX_TEST(references_survive_threads)
 	HX_CHECK_EQUAL(db.sections_live, DB_SECTIONS);
 	HX_CHECK_EQUAL(hx_frames_free_frames(&frames), before - (DB_SECTIONS << 7));
 	for (uint64_t i = 0; i < DB_SECTIONS; i++) {
-		HX_CHECK_STATUS(hx_framedb_set(&db, hx_pfn(i * SECTION_FRAMES), 1,
-					       HX_TAG_ANONYMOUS, NULL),
-				HX_OK);
+		HX_CHECK_STATUS(
+			hx_framedb_set(&db, hx_pfn(i * SECTION_FRAMES), 1, HX_TAG_ANONYMOUS, NULL),
+			HX_OK);
 	}
 	HX_CHECK_EQUAL(run(count_references, workers), 0);
 	HX_CHECK_EQUAL(hx_framedb_count(&db, HX_TAG_HEAP), THREADS * DB_SECTIONS);

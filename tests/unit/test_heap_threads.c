@@ -28,6 +28,7 @@ static void pool_open(uintptr_t offset)
 {
 	hx_hal_direct_offset = offset;
 	const struct hx_frame_trait *t = hx_frame_trait_find("buddy");
+	t = t != NULL ? t : hx_frame_trait_find("bitmap");
 	HX_REQUIRE(t != NULL);
 	hx_memset(&pool, 0, sizeof pool);
 	HX_REQUIRE_STATUS(hx_frames_add_zone(&pool, HX_ZONE_NORMAL, 0, t,

@@ -189,6 +189,7 @@ static bool readable(uintptr_t va)
 
 static struct {
 	uintptr_t va;
+	enum hx_access access;
 	uint32_t number; /* of the command */
 	uint32_t served; /* CPUs that have done it */
 	uint32_t faults;
@@ -201,23 +202,29 @@ static void obey(unsigned id)
 		uint32_t number = __atomic_load_n(&order.number, __ATOMIC_ACQUIRE);
 		if (number != last) {
 			last = number;
-			bool ok = readable(order.va);
+			bool ok = touch(order.va, order.access, NULL);
 			__atomic_fetch_add(&order.faults, !ok, __ATOMIC_RELAXED);
 			__atomic_fetch_add(&order.served, 1, __ATOMIC_RELEASE);
 		}
 	}
 }
 
-/* All of CPUs 1..n read @va. @return how many could not */
-static unsigned all_touch(unsigned n, uintptr_t va)
+/* All of CPUs 1..n access @va. @return how many could not */
+static unsigned all_access(unsigned n, uintptr_t va, enum hx_access access)
 {
 	order.va = va;
+	order.access = access;
 	order.served = order.faults = 0;
 	__atomic_fetch_add(&order.number, 1, __ATOMIC_RELEASE);
 	while (__atomic_load_n(&order.served, __ATOMIC_ACQUIRE) < n) {
 		hx_hal_relax();
 	}
 	return order.faults;
+}
+
+static unsigned all_touch(unsigned n, uintptr_t va)
+{
+	return all_access(n, va, HX_ACCESS_READ);
 }
 
 static void start_obedient(unsigned n)
@@ -362,7 +369,7 @@ HX_TEST(the_kernel_half_changes_for_all)
 		HX_CHECK_STATUS(hx_map(&kernel, va, pa, bytes, RO | global), HX_OK);
 		HX_CHECK_EQUAL(all_touch(3, kva()), 0);
 		HX_CHECK_STATUS(hx_update_flags(&kernel, va, bytes, RW | global), HX_OK);
-		HX_CHECK_EQUAL(all_touch(3, kva()), 0);
+		HX_CHECK_EQUAL(all_access(3, kva(), HX_ACCESS_WRITE), 0);
 		/* Kernel code cannot take faults on what it was given. */
 		HX_CHECK_EQUAL(hx_sim_counters().spurious_faults, spurious);
 		HX_CHECK_STATUS(hx_update_flags(&kernel, va, bytes, RO | HX_PAGE_USER), HX_OK);
@@ -373,6 +380,28 @@ HX_TEST(the_kernel_half_changes_for_all)
 	}
 	HX_CHECK_EQUAL(stale_uses, 0);
 	join_cpus(3);
+	close_machine();
+}
+
+HX_TEST(what_is_mapped_is_there_at_once)
+{
+	open_machine(&(struct hx_sim_config){0}, 0);
+	HX_BAIL();
+	hx_pagetable_load(&user, &kernel);
+	hx_hal_user_access(true);
+	/* In a table that is new, in one that stood, and in the kernel's half. */
+	const uintptr_t at[] = {UVA, UVA + PAGE, kva()};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(at); i++) {
+		struct hx_pagetable *t = at[i] == kva() ? &kernel : &user;
+		HX_CHECK(!readable(at[i])); /* absence may be cached now */
+		uint64_t spurious = hx_sim_counters().spurious_faults;
+		HX_CHECK_STATUS(hx_map(t, hx_va(at[i]), hx_pa(DATA_PA + i * PAGE), PAGE, RO),
+				HX_OK);
+		HX_CHECK(readable(at[i]));
+		HX_CHECK_EQUAL(hx_sim_counters().spurious_faults, spurious);
+	}
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), 2 * PAGE, audit_release, NULL), HX_OK);
+	hx_pagetable_load(&kernel, &user);
 	close_machine();
 }
 
@@ -822,7 +851,7 @@ HX_TEST(random_calls_leave_nothing_stale_with_break_before_make)
 HX_SUITE(mapper_threads, HX_CASE(cpus_are_asked_once_and_only_if_they_run_the_table),
 	 HX_CASE(a_machine_that_broadcasts_sends_no_interrupts),
 	 HX_CASE(no_cpu_keeps_what_is_unmapped), HX_CASE(the_kernel_half_changes_for_all),
-	 HX_CASE(another_kernel_half_forgets_the_first),
+	 HX_CASE(what_is_mapped_is_there_at_once), HX_CASE(another_kernel_half_forgets_the_first),
 	 HX_CASE(who_waits_for_a_lock_answers_shootdowns),
 	 HX_CASE(crossing_initiators_do_not_wait_for_each_other),
 	 HX_CASE(all_cpus_change_one_table_by_interrupts),

@@ -112,12 +112,6 @@ static inline struct heads *heads_at(const struct hx_frame_allocator *a, uint64_
 	return heads_in(order_of(a, k), k, f);
 }
 
-/* The word of summary @level that covers @f. */
-static inline uint64_t *summary_in(const struct order *o, unsigned k, uint64_t f, unsigned level)
-{
-	return &o->summary[level][(f >> (k + 6 * (level + 1))) - (o->first_word >> 6 * level)];
-}
-
 static inline bool is_free(const struct hx_frame_allocator *a, uint64_t f, unsigned k)
 {
 	return (heads_at(a, f, k)->free & bit_of(f, k)) != 0;
@@ -138,16 +132,27 @@ static inline bool is_joined(const struct hx_frame_allocator *a, uint64_t f)
 	return f < span_end(a) && (*joined_word(a, f) & bit_of(f, 0)) != 0;
 }
 
-/* The free word of @f has got its first bit, or lost its last one. */
-static void update_summaries(const struct order *o, unsigned k, uint64_t f, bool set)
+/* Word @w of the free bits, counted from the start of memory, has got its first bit. */
+static void raise_summaries(const struct order *o, uint64_t w)
 {
-	for (unsigned level = 1; level < o->levels; level++) {
-		uint64_t *word = summary_in(o, k, f, level);
-		uint64_t before = *word, bit = bit_of(f, k + 6 * level);
-		*word = set ? before | bit : before & ~bit;
-		if ((set ? before : *word) != 0) {
-			break;
-		}
+	uint64_t first = o->first_word, before = 0;
+	for (unsigned level = 1; before == 0 && level < o->levels; level++, w >>= 6) {
+		first >>= 6;
+		uint64_t *word = &o->summary[level][(w >> 6) - first];
+		before = *word;
+		*word = before | UINT64_C(1) << (w & 63);
+	}
+}
+
+/* It has lost its last one. */
+static void lower_summaries(const struct order *o, uint64_t w)
+{
+	uint64_t first = o->first_word, after = 0;
+	for (unsigned level = 1; after == 0 && level < o->levels; level++, w >>= 6) {
+		first >>= 6;
+		uint64_t *word = &o->summary[level][(w >> 6) - first];
+		after = *word & ~(UINT64_C(1) << (w & 63));
+		*word = after;
 	}
 }
 
@@ -158,7 +163,7 @@ static inline void set_free(struct buddy *b, uint64_t f, unsigned k)
 	uint64_t i = (uint64_t)(h - o->heads), before = h->free;
 	h->free = before | bit_of(f, k);
 	if (before == 0) {
-		update_summaries(o, k, f, true);
+		raise_summaries(o, f >> (k + 6));
 	}
 	o->lowest = i < o->lowest ? i : o->lowest;
 	o->free_count++;
@@ -172,7 +177,7 @@ static inline void clear_free(struct buddy *b, uint64_t f, unsigned k)
 	uint64_t after = h->free & ~bit_of(f, k);
 	h->free = after;
 	if (after == 0) {
-		update_summaries(o, k, f, false);
+		lower_summaries(o, f >> (k + 6));
 	}
 	if (--o->free_count == 0) {
 		b->available &= ~size_of(k);
@@ -186,20 +191,29 @@ static inline void clear_free(struct buddy *b, uint64_t f, unsigned k)
 static uint64_t next_free(const struct hx_frame_allocator *a, unsigned k, uint64_t f)
 {
 	const struct order *o = order_of(a, k);
+	uint64_t first = o->first_word, last = (span_end(a) - 1) >> k;
+	uint64_t at = f >> k; /* bit of the level, counted from the start of memory */
 	unsigned level = 0;
-	while (f < span_end(a)) {
-		unsigned shift = k + 6 * level;
-		uint64_t word = level == 0 ? heads_in(o, k, f)->free : *summary_in(o, k, f, level);
-		word &= UINT64_MAX << (f >> shift & 63);
+	while (f < span_end(a) && at <= last) {
+		uint64_t i = (at >> 6) - first;
+		uint64_t word = level == 0 ? o->heads[i].free : o->summary[level][i];
+		word &= UINT64_MAX << (at & 63);
 		if (word != 0) {
-			f = ((f >> shift & ~UINT64_C(63)) + hx_ctz64(word)) << shift;
+			at = (at & ~UINT64_C(63)) + hx_ctz64(word);
 			if (level == 0) {
-				return f;
+				return at << k;
 			}
-			level--; /* f is where that word begins */
+			level--;
+			at <<= 6; /* first bit of the word below */
+			first = o->first_word >> 6 * level;
+			last = (span_end(a) - 1) >> (k + 6 * level);
+		} else if (level + 1 < o->levels) {
+			level++;
+			at = (at >> 6) + 1; /* the word behind */
+			first >>= 6;
+			last >>= 6;
 		} else {
-			f = ((f >> (shift + 6)) + 1) << (shift + 6);
-			level += level + 1 < o->levels;
+			at = (at & ~UINT64_C(63)) + 64;
 		}
 	}
 	return span_end(a);
@@ -419,6 +433,7 @@ static inline bool take_any(struct hx_frame_allocator *a, unsigned order, uint64
 		return false;
 	}
 	unsigned k = order + hx_ctz64(orders);
+	HX_ASSERT(k <= HX_ORDER_MAX);
 	uint64_t f = lowest_free(a, k);
 	clear_free(b, f, k);
 	while (k > order) {
@@ -722,10 +737,11 @@ static bool summaries_valid(const struct hx_frame_allocator *a, unsigned k)
 			set += hx_popcount64(level_word(a, k, level, i));
 		}
 		for (uint64_t i = 0; i < word_count(a, k, level - 1); i++) {
-			uint64_t f = ((a->base >> shift) + i) << shift;
-			uint64_t word = *summary_in(order_of(a, k), k, f, level);
+			uint64_t bit = (a->base >> shift) + i;
+			uint64_t word =
+				level_word(a, k, level, (bit >> 6) - (a->base >> (shift + 6)));
 			bool below = level_word(a, k, level - 1, i) != 0;
-			if (below != ((word & bit_of(f, shift)) != 0)) {
+			if (below != ((word >> (bit & 63) & 1) != 0)) {
 				return false;
 			}
 			not_zero += below;

@@ -310,8 +310,13 @@ bool hx_sim_cpu_start(unsigned cpu, void (*entry)(void *argument), void *argumen
 	if (cpu >= HX_CPUS_MAX) {
 		return false;
 	}
-	struct start s = {&sim_cpus[cpu], entry, argument, 0, PTHREAD_MUTEX_INITIALIZER,
-			  PTHREAD_COND_INITIALIZER};
+	struct start s = {
+		.cpu = &sim_cpus[cpu],
+		.entry = entry,
+		.argument = argument,
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+		.known = PTHREAD_COND_INITIALIZER,
+	};
 	pthread_t thread;
 	pthread_attr_t detached;
 	pthread_attr_init(&detached);
@@ -334,9 +339,6 @@ unsigned hx_hal_cpu_id(void)
 }
 
 /* ---- Interrupts ---- */
-
-/* Absent from a program that links no mapper: then nobody sends any. */
-#pragma weak hx_upcall_tlb_ipi
 
 void sim_deliver(struct sim_cpu *cpu)
 {

@@ -73,8 +73,8 @@ static hx_pte *entry_at(uint64_t table, unsigned level, uint64_t va)
 static bool leaf_is_legal(hx_pte e, unsigned level)
 {
 	uint64_t pa = hx_hal_pte_pa(e, level).v;
-	return (hx_hal_geometry.leaf_levels >> level & 1) && hx_is_aligned(pa, level_bytes(level)) &&
-	       pa >> hx_hal_geometry.pa_bits == 0;
+	return (hx_hal_geometry.leaf_levels >> level & 1) &&
+	       hx_is_aligned(pa, level_bytes(level)) && pa >> hx_hal_geometry.pa_bits == 0;
 }
 
 /* ---- The TLB's memory ---- */
@@ -121,8 +121,7 @@ static void insert(struct sim_tlb *t, const struct sim_entry *new)
 	} else {
 		if (t->high == t->capacity) {
 			uint32_t capacity = t->capacity == 0 ? 256 : 2 * t->capacity;
-			struct sim_entry *more =
-				realloc(t->entries, capacity * sizeof *more);
+			struct sim_entry *more = realloc(t->entries, capacity * sizeof *more);
 			if (more == NULL) {
 				sim_die("no memory for a TLB of %u entries", capacity);
 			}
@@ -447,6 +446,30 @@ static uint64_t walk_start(struct sim_cpu *cpu, const struct hx_sim_reference *r
 	return table;
 }
 
+/*
+ * The walker has read a whole cache line of the table: it may keep the neighbours
+ * of the leaf @p that need no mark, those that are ACCESSED already.
+ */
+static void prefetch(struct sim_cpu *cpu, const hx_pte *p, const struct sim_entry *leaf)
+{
+	enum { LINE = 64 / sizeof(hx_pte) };
+	unsigned mine = (uintptr_t)p / sizeof *p % LINE;
+	for (unsigned i = 0; i < LINE; i++) {
+		hx_pte e = hx_hal_pte_load(p - mine + i);
+		if (i == mine || hx_hal_pte_kind(e, leaf->level) != HX_PTE_LEAF ||
+		    !leaf_is_legal(e, leaf->level)) {
+			continue;
+		}
+		struct sim_entry neighbour = *leaf;
+		neighbour.va = leaf->va + ((uint64_t)i - mine) * level_bytes(leaf->level);
+		neighbour.pa = hx_hal_pte_pa(e, leaf->level).v;
+		neighbour.flags = hx_hal_pte_flags(e, leaf->level);
+		if (neighbour.flags & HX_PAGE_ACCESSED) {
+			insert(&cpu->tlb, &neighbour);
+		}
+	}
+}
+
 enum outcome { DONE, FAULT_MISSING, FAULT_PROTECTION };
 
 /* Walk as the machine does: fill the TLB, set ACCESSED and DIRTY. */
@@ -486,8 +509,8 @@ static enum outcome walk(struct sim_cpu *cpu, const struct hx_sim_reference *r,
 		fact.kind = SIM_PAGE;
 		fact.pa = hx_hal_pte_pa(e, level).v;
 		fact.flags = hx_hal_pte_flags(e, level);
-		uint64_t wanted = HX_PAGE_ACCESSED |
-				  (r->access == HX_ACCESS_WRITE ? HX_PAGE_DIRTY : 0);
+		uint64_t wanted =
+			HX_PAGE_ACCESSED | (r->access == HX_ACCESS_WRITE ? HX_PAGE_DIRTY : 0);
 		bool allowed = allows(cpu, fact.flags, r);
 		if (!allowed || ((fact.flags & wanted) != wanted && !feature(HX_MMU_HARDWARE_AD))) {
 			insert(&cpu->tlb, &fact); /* a refusal is cached as well */
@@ -499,6 +522,7 @@ static enum outcome walk(struct sim_cpu *cpu, const struct hx_sim_reference *r,
 		}
 		fact.flags |= wanted;
 		insert(&cpu->tlb, &fact);
+		prefetch(cpu, p, &fact);
 		*out = fact;
 		return DONE;
 	}
@@ -511,8 +535,7 @@ static enum outcome translate(struct sim_cpu *cpu, const struct hx_sim_reference
 			      const struct translation *now, struct sim_entry *out)
 {
 	struct sim_tlb *t = &cpu->tlb;
-	uint64_t wanted =
-		HX_PAGE_ACCESSED | (r->access == HX_ACCESS_WRITE ? HX_PAGE_DIRTY : 0);
+	uint64_t wanted = HX_PAGE_ACCESSED | (r->access == HX_ACCESS_WRITE ? HX_PAGE_DIRTY : 0);
 	const struct sim_entry *good = NULL;
 	bool refused = false, absent = false;
 	for (unsigned level = 0; level < hx_hal_geometry.levels; level++) {
@@ -668,15 +691,22 @@ bool hx_sim_audit_frame(struct hx_pfn frame)
 	return found;
 }
 
-/* Does the cached page grant any right that the tables do not? */
-static bool page_exceeds(const struct sim_entry *e, const struct translation *now)
+/* Does the cached page grant anything that the tables do not, in any part of it? */
+static bool page_exceeds(const struct sim_cpu *cpu, const struct sim_entry *e)
 {
-	uint64_t offset = e->va & (level_bytes(now->level) - 1);
-	bool smaller = now->level < e->level; /* split since: each piece needs a look */
-	return !now->present || ((e->flags ^ now->flags) & CACHE_BITS) != 0 ||
-	       (e->flags & ~now->flags & (HX_PAGE_WRITABLE | HX_PAGE_USER)) != 0 ||
-	       (~e->flags & now->flags & HX_PAGE_NO_EXECUTE) != 0 || smaller ||
-	       e->pa != now->pa + offset;
+	uint64_t step;
+	for (uint64_t at = 0; at < level_bytes(e->level); at += step) {
+		struct translation now = consult(cpu, e->va + at);
+		uint64_t offset = (e->va + at) & (level_bytes(now.level) - 1);
+		if (!now.present || ((e->flags ^ now.flags) & CACHE_BITS) != 0 ||
+		    (e->flags & ~now.flags & (HX_PAGE_WRITABLE | HX_PAGE_USER)) != 0 ||
+		    (~e->flags & now.flags & HX_PAGE_NO_EXECUTE) != 0 ||
+		    e->pa + at != now.pa + offset) {
+			return true;
+		}
+		step = level_bytes(now.level < e->level ? now.level : e->level);
+	}
+	return false;
 }
 
 unsigned hx_sim_audit(void)
@@ -690,9 +720,9 @@ unsigned hx_sim_audit(void)
 			if (e->kind == SIM_FREE || e->kind == SIM_ABSENT || !usable(e, cpu->asid)) {
 				continue;
 			}
-			struct translation now = consult(cpu, e->va);
-			found += e->kind == SIM_TABLE ? e->pa != now.tables[e->level]
-						      : page_exceeds(e, &now);
+			found += e->kind == SIM_PAGE
+					 ? page_exceeds(cpu, e)
+					 : e->pa != consult(cpu, e->va).tables[e->level];
 		}
 		pthread_mutex_unlock(&cpu->lock);
 	}

@@ -24,6 +24,8 @@
  *  - it never evicts: only an explicit flush makes it forget, and only what
  *    the flush names (a range flush drops no GLOBAL entry unless told so, no
  *    upper-level entry unless tables is set, no page that the stride skips);
+ *  - it prefetches: a walk also caches the leaf's neighbours in the same cache
+ *    line of the table, as far as they are marked ACCESSED;
  *  - where several cached translations match it uses one that is out of date,
  *    and walks through an out-of-date table pointer where it cached one;
  *  - entries with fewer rights than the tables, and (under
@@ -49,11 +51,11 @@ struct hx_sim_config {
 	unsigned range_count;
 	const struct hx_cpu_info *cpus;
 	unsigned cpu_count;
-	uint64_t memory_end;        /* 0: the end of the last range below 1 PiB */
-	uint64_t boot_window_bytes; /* 0: 4 GiB */
-	uint8_t levels;             /* 0: as built (-Dsim_paging) */
-	uint8_t asid_bits;          /* 0: no address-space identifiers */
-	uint8_t leaf_levels;        /* 0: all that the codec has */
+	uint64_t memory_end;            /* 0: the end of the last range below 1 PiB */
+	uint64_t boot_window_bytes;     /* 0: 4 GiB */
+	uint8_t levels;                 /* 0: as built (-Dsim_paging) */
+	uint8_t asid_bits;              /* 0: no address-space identifiers */
+	uint8_t leaf_levels;            /* 0: all that the codec has */
 	enum hx_sim_switch broadcast;   /* default: on unless the codec is x86_64's */
 	enum hx_sim_switch hardware_ad; /* default: as the codec says; OFF: faults instead */
 	enum hx_sim_switch user_guard;  /* default: as the codec says */
@@ -128,12 +130,12 @@ bool hx_sim_audit_frame(struct hx_pfn frame);
 unsigned hx_sim_audit(void);
 
 struct hx_sim_counters {
-	uint64_t walks;            /* TLB misses */
+	uint64_t walks; /* TLB misses */
 	uint64_t stale_uses;
-	uint64_t spurious_faults;  /* the tables would have allowed the access */
-	uint64_t local_flushes;    /* calls of hx_hal_tlb_local() */
-	uint64_t broadcasts;       /* calls of hx_hal_tlb_broadcast() that were carried out */
-	uint64_t ipis;             /* CPUs interrupted by hx_hal_ipi_tlb() */
+	uint64_t spurious_faults; /* the tables would have allowed the access */
+	uint64_t local_flushes;   /* calls of hx_hal_tlb_local() */
+	uint64_t broadcasts;      /* calls of hx_hal_tlb_broadcast() that were carried out */
+	uint64_t ipis;            /* CPUs interrupted by hx_hal_ipi_tlb() */
 	uint64_t root_loads;
 };
 

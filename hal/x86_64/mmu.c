@@ -137,7 +137,7 @@ bool hx_hal_fault_decode(const void *frame, struct hx_fault *out)
 					       : HX_ACCESS_READ,
 		.cause = cause,
 		.user = (f->error & 1u << 2) != 0,
-		.user_access = !hx_x86_smap || (f->rflags & 1u << 18), /* AC */
+		.user_access = !hx_x86_smap || (f->rflags & HX_X86_RFLAGS_AC) != 0,
 	};
 	return true;
 }

@@ -450,26 +450,12 @@ static hx_status donate_arena(struct hx_system *sys, const struct hx_boot_args *
 
 static hx_status use_heap(struct hx_system *sys)
 {
-	uint64_t limit = (uint64_t)HX_CONFIG_HEAP_LIMIT_KB << 10;
-	struct hx_heap_config c = {
-		.trait = sys->heap_trait,
-		.frames = &sys->frames,
-		.db = &sys->framedb,
-		.limit_bytes = limit,
-	};
-	if (sys->heap_trait == &hx_heap_bump) {
-		/* A bump heap does not grow: it gets all that it will ever have. */
-		uint64_t bytes = limit > 0 ? limit : HX_BOOT_ARENA_BYTES;
-		struct hx_pfn_result r = hx_frames_allocate_contiguous(
-			&sys->frames, (bytes + HX_FRAME_BYTES - 1) >> HX_FRAME_SHIFT, 0, 0);
-		if (r.status != HX_OK) {
-			return r.status;
-		}
-		c.arena = hx_ptr(hx_pfn_to_pa(r.value));
-		c.arena_bytes = (size_t)bytes;
-		c.frames = NULL;
-	}
-	return hx_heap_use(&sys->heap, &c);
+	return hx_heap_use(&sys->heap, &(struct hx_heap_config){
+					       .trait = sys->heap_trait,
+					       .frames = &sys->frames,
+					       .db = &sys->framedb,
+					       .limit_bytes = (uint64_t)HX_CONFIG_HEAP_LIMIT_KB << 10,
+				       });
 }
 
 static enum hx_outcome relieve(void *context, const struct hx_incident *incident)

@@ -46,7 +46,7 @@
  * frames are taken or given.
  *
  * Cost: O(1) from a magazine (one uncontended lock, a few dependent loads);
- * a large free and an emptied slab cost HX_CPUS_MAX lock round trips.
+ * a large free and a batch of emptied slabs cost a lock round trip per CPU.
  * Source: Bonwick 1994 (slabs), Bonwick and Adams 2001 (magazines); McKenney and
  * Slingwine 1998 (read-copy-update).
  */
@@ -136,6 +136,7 @@ struct control {
 struct __attribute__((may_alias)) slab {
 	struct control *control;
 	struct hx_heap_run control_run;
+	uint64_t visitors; /* bit per CPU that ever entered */
 	/* Under the backend's lock, but for the root's readers: */
 	uintptr_t root;     /* top node | number of levels; 0: nothing in it */
 	uint64_t nodes;     /* of the directory */
@@ -171,12 +172,41 @@ static void give_frame(struct hx_heap_backend *b, void *p)
 	hx_heap_run_give(b, (struct hx_heap_run){hx_pa_to_pfn(hx_ptr_to_pa(p)), 1});
 }
 
+/* ---- Bits ---- */
+
+static uint64_t bit(unsigned i)
+{
+	return UINT64_C(1) << i % 64;
+}
+
+static bool has_bit(const uint64_t *map, unsigned i)
+{
+	return (__atomic_load_n(&map[i / 64], __ATOMIC_RELAXED) & bit(i)) != 0;
+}
+
+/* Both return whether the bit was set before. */
+static bool set_bit(uint64_t *map, unsigned i)
+{
+	return (__atomic_fetch_or(&map[i / 64], bit(i), __ATOMIC_ACQ_REL) & bit(i)) != 0;
+}
+
+static bool clear_bit(uint64_t *map, unsigned i)
+{
+	return (__atomic_fetch_and(&map[i / 64], ~bit(i), __ATOMIC_ACQ_REL) & bit(i)) != 0;
+}
+
 /* ---- This CPU ---- */
 
 static struct cpu *enter(struct hx_heap_backend *b, unsigned long *irq)
 {
 	/* Should the caller move to another CPU now, the lock still protects the slot. */
-	struct cpu *cpu = &slab_of(b)->control->cpus[hx_hal_cpu_id()];
+	struct slab *s = slab_of(b);
+	unsigned id = hx_hal_cpu_id();
+	if ((__atomic_load_n(&s->visitors, __ATOMIC_RELAXED) & bit(id)) == 0) {
+		__atomic_fetch_or(&s->visitors, bit(id), __ATOMIC_RELAXED);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST); /* see wait_for_readers() */
+	}
+	struct cpu *cpu = &s->control->cpus[id];
 	*irq = hx_lock_acquire(&cpu->lock);
 	return cpu;
 }
@@ -186,11 +216,18 @@ static void leave(struct cpu *cpu, unsigned long irq)
 	hx_lock_release(&cpu->lock, irq);
 }
 
-/* Everyone who read the directory before this call is done with what it found. */
+/*
+ * Everyone who read the directory before this call is done with what it found. Of
+ * the two fences one comes first: either this CPU sees that the other was here, or
+ * the other reads the directory as this CPU changed it.
+ */
 static void wait_for_readers(struct hx_heap_backend *b)
 {
-	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
-		struct cpu *cpu = &slab_of(b)->control->cpus[i];
+	struct slab *s = slab_of(b);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	uint64_t visitors = __atomic_load_n(&s->visitors, __ATOMIC_RELAXED);
+	for (; visitors != 0; visitors &= visitors - 1) {
+		struct cpu *cpu = &s->control->cpus[hx_ctz64(visitors)];
 		leave(cpu, hx_lock_acquire(&cpu->lock));
 	}
 }
@@ -261,29 +298,6 @@ static void class_init(struct size_class *c, unsigned k)
 				 : capacity < 2          ? 2
 							 : capacity);
 	HX_ASSERT(c->objects <= OBJECTS_MAX);
-}
-
-/* ---- Bits ---- */
-
-static uint64_t bit(unsigned i)
-{
-	return UINT64_C(1) << i % 64;
-}
-
-static bool has_bit(const uint64_t *map, unsigned i)
-{
-	return (__atomic_load_n(&map[i / 64], __ATOMIC_RELAXED) & bit(i)) != 0;
-}
-
-/* Both return whether the bit was set before. */
-static bool set_bit(uint64_t *map, unsigned i)
-{
-	return (__atomic_fetch_or(&map[i / 64], bit(i), __ATOMIC_ACQ_REL) & bit(i)) != 0;
-}
-
-static bool clear_bit(uint64_t *map, unsigned i)
-{
-	return (__atomic_fetch_and(&map[i / 64], ~bit(i), __ATOMIC_ACQ_REL) & bit(i)) != 0;
 }
 
 /* ---- Directory ---- */

@@ -45,6 +45,7 @@ struct change {
 	struct hx_reserve reserve;
 	struct hx_gather gather;
 	bool unhooked_tables;
+	bool remade; /* entries that were broken are valid again */
 	hx_released_fn released;
 	void *context;
 };
@@ -126,9 +127,10 @@ static hx_status plan(struct change *c, const hx_pte *table, unsigned level, uin
 
 /* ---- Live leaves ---- */
 
-/* Take a leaf away from every CPU: what break-before-make asks for. */
+/* Take a leaf away from every CPU, to be made anew: break before make. */
 static hx_pte break_leaf(struct change *c, hx_pte *p, unsigned level, uintptr_t va)
 {
+	c->remade = true;
 	hx_pte e = hx_hal_pte_exchange(p, hx_hal_pte_soft(0));
 	struct hx_gather g = {.tables = true};
 	hx_gather_add(&g, va, hx_piece_last(va, UINTPTR_MAX, level), level);
@@ -158,7 +160,8 @@ static void split(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr
 		}
 	} while (!broken && !hx_hal_pte_update(p, &e, hx_hal_pte_table(frame)));
 	c->t->counters.splits++;
-	/* Two sizes of one address must not stay cached: the large one goes. */
+	/* A leaf became a table: where a fence with an address orders leaves only, it is not
+	 * enough. */
 	c->gather.tables = true;
 }
 
@@ -287,8 +290,10 @@ static void release(const struct change *c, hx_pte *table, bool linked, unsigned
  */
 static bool is_stale(uint64_t old, uint64_t new)
 {
-	const uint64_t taken = (old & ~new &HX_PAGE_WRITABLE) | (~old & new &HX_PAGE_NO_EXECUTE);
-	return taken != 0 || ((old ^ new) & (HX_PAGE_USER | CACHE_FLAGS)) != 0;
+	const uint64_t either = HX_PAGE_USER | CACHE_FLAGS;
+	const uint64_t if_cleared = either | HX_PAGE_WRITABLE;
+	const uint64_t if_set = either | HX_PAGE_NO_EXECUTE;
+	return ((old & ~new &if_cleared) | (new & ~old &if_set)) != 0;
 }
 
 static void update_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr_t va)
@@ -399,11 +404,14 @@ static hx_status change(struct change *c, uintptr_t va, uintptr_t last)
 		release(c, root, true, level, va, last);
 	} else if (s == HX_OK) {
 		update(c, root, level, va, last);
-		hx_hal_pt_publish();
 		hx_gather_flush(t, &c->gather);
+	}
+	if (c->remade) {
+		hx_hal_pt_publish();
 	}
 	HX_ASSERT(s != HX_OK || c->reserve.count == 0);
 	hx_lock_release(&t->lock, irq);
+	HX_DEBUG_ASSERT(hx_pagetable_validate(t) == HX_OK);
 	return s;
 }
 

@@ -220,5 +220,6 @@ hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa, uint6
 		}
 	}
 	hx_lock_release(&t->lock, irq);
+	HX_DEBUG_ASSERT(hx_pagetable_validate(t) == HX_OK);
 	return s;
 }

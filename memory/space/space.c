@@ -191,6 +191,8 @@ void hx_space_stats(struct hx_space *s, struct hx_space_stats *out)
 {
 	unsigned long irq = hx_lock_acquire(&s->lock);
 	*out = s->stats;
+	out->faults = __atomic_load_n(&s->stats.faults, __ATOMIC_RELAXED);
+	out->faults_refused = __atomic_load_n(&s->stats.faults_refused, __ATOMIC_RELAXED);
 	hx_lock_release(&s->lock, irq);
 }
 

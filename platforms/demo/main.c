@@ -122,7 +122,6 @@ void hx_main(void)
 
 	hx_log_to(hx_platform_write);
 	hx_log("helix-memory %s on %s", HX_VERSION, hx_platform_name);
-	hx_log("[hx:stage 1] port and console up");
 	hx_status s = hx_boot(&demo_system, hx_platform_boot_args());
 	if (s != HX_OK) {
 		hx_log("hx.verdict boot refused in stage %u: %s", demo_system.stage + 1,

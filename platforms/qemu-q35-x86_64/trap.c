@@ -104,6 +104,14 @@ void *hx_board_task_state(void)
 
 /* ---- Traps ---- */
 
+/* Did this CPU run off its stack into the guard below? */
+static bool in_guard(uint64_t address)
+{
+	uintptr_t guard = (uintptr_t)hx_board_stacks[hx_hal_cpu_id()] + HX_BOARD_GUARD_BYTES +
+			  HX_BOARD_DOUBLE_FAULT_BYTES;
+	return address - guard < HX_BOARD_GUARD_BYTES;
+}
+
 /* Nobody can resolve it: say what and where in one line, and end as failed. */
 static _Noreturn void fatal(const struct hx_x86_frame *f)
 {
@@ -114,7 +122,7 @@ static _Noreturn void fatal(const struct hx_x86_frame *f)
 		[3] = "breakpoint",
 		[6] = "invalid instruction",
 		[7] = "no FPU",
-		[8] = "double fault (stack overflow?)",
+		[8] = "double fault",
 		[10] = "invalid TSS",
 		[11] = "no segment",
 		[12] = "stack segment",
@@ -127,30 +135,14 @@ static _Noreturn void fatal(const struct hx_x86_frame *f)
 	hx_board_console_seize();
 	if (__atomic_exchange_n(&ending, 1, __ATOMIC_SEQ_CST) == 0) {
 		const char *name = f->vector < HX_ARRAY_LENGTH(names) ? names[f->vector] : NULL;
-		hx_log("[hx:trap] %s, vector %u, error 0x%lx, address 0x%lx, rip 0x%lx, "
+		hx_log("[hx:trap] %s%s, vector %u, error 0x%lx, address 0x%lx, rip 0x%lx, "
 		       "rsp 0x%lx, %s mode, CPU %u",
-		       name ? name : "unexpected", (unsigned)f->vector, (unsigned long)f->error,
-		       (unsigned long)f->cr2, (unsigned long)f->rip, (unsigned long)f->rsp,
-		       f->cs & 3 ? "user" : "kernel", hx_hal_cpu_id());
+		       name ? name : "unexpected", in_guard(f->cr2) ? " (stack overflow)" : "",
+		       (unsigned)f->vector, (unsigned long)f->error, (unsigned long)f->cr2,
+		       (unsigned long)f->rip, (unsigned long)f->rsp, f->cs & 3 ? "user" : "kernel",
+		       hx_hal_cpu_id());
 	}
 	hx_platform_exit(false);
-}
-
-/*
- * SMAP and SMEP keep the kernel off USER pages whatever the tables say. A
- * resolver, who sees that the page is there and the region allows the access,
- * would call it resolved, and it would fault again, for ever.
- */
-static bool kept_off_user_half(const struct hx_x86_frame *f, const struct hx_fault *fault)
-{
-	if (fault->user || (intptr_t)fault->va.v < 0) {
-		return false;
-	}
-	uint64_t cr4 = hx_x86_read_cr4();
-	if (fault->access == HX_ACCESS_EXECUTE) {
-		return (cr4 & HX_X86_CR4_SMEP) != 0;
-	}
-	return (cr4 & HX_X86_CR4_SMAP) && !(f->rflags & HX_X86_RFLAGS_AC);
 }
 
 static bool page_fault(struct hx_x86_frame *f)
@@ -159,8 +151,7 @@ static bool page_fault(struct hx_x86_frame *f)
 	if (!hx_hal_fault_decode(f, &fault)) {
 		return false;
 	}
-	bool resolved = !kept_off_user_half(f, &fault) && hx_upcall_fault(&fault);
-	return resolved || hx_board_probe_caught(f, &fault);
+	return hx_upcall_fault(&fault) || hx_board_probe_caught(f, &fault);
 }
 
 void hx_board_trap(struct hx_x86_frame *f)

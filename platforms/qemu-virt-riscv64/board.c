@@ -193,9 +193,9 @@ _Noreturn void hx_board_main(uint64_t hart, uint64_t fdt_pa)
 	hx_panic_handler = panicked;
 
 	open_fdt(fdt_pa);
-	hx_board_find_devices(&fdt);
 	choose_paging();
 	open_fdt(fdt_pa); /* again, through the direct map of the mode */
+	hx_board_find_devices(&fdt);
 
 	uint64_t hz = timebase_hz();
 	choose_extras(hz);

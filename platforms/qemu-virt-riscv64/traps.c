@@ -76,18 +76,6 @@ static void take_interrupt(uint64_t number)
 	}
 }
 
-/*
- * Without sstatus.SUM, and for fetches always, the machine keeps the kernel off
- * USER pages whatever the tables say. A resolver, who sees that the page is there
- * and the region allows the access, would call it resolved, and it would fault
- * again, for ever.
- */
-static bool kept_off_user_half(const struct hx_riscv64_frame *f, const struct hx_fault *fault)
-{
-	return !fault->user && (intptr_t)fault->va.v >= 0 &&
-	       (fault->access == HX_ACCESS_EXECUTE || !(f->sstatus & HX_SSTATUS_SUM));
-}
-
 void hx_riscv64_trap(struct hx_riscv64_frame *f)
 {
 	hx_hal_user_access(false); /* the frame's sstatus brings it back */
@@ -96,8 +84,7 @@ void hx_riscv64_trap(struct hx_riscv64_frame *f)
 		return;
 	}
 	struct hx_fault fault;
-	if (hx_hal_fault_decode(f, &fault) && !kept_off_user_half(f, &fault) &&
-	    hx_upcall_fault(&fault)) {
+	if (hx_hal_fault_decode(f, &fault) && hx_upcall_fault(&fault)) {
 		return;
 	}
 	if (!hx_board_fixup(f)) {

@@ -54,7 +54,9 @@ def command(family, kernel, machine=None, memory="256M", cpus=4, append="", cpu=
         line = ["qemu-system-riscv64", "-M", f"{machine},{options}", "-bios", "default"]
     else:
         board = "q35" if machine == "iso" else machine
-        line = ["qemu-system-x86_64", "-M", f"{board},{options}", "-cpu", cpu or "max",
+        # -cpu max has 40 bits of physical address unless told otherwise.
+        cpu = cpu or ("max" if size < mebibytes("512G") else "max,phys-bits=46")
+        line = ["qemu-system-x86_64", "-M", f"{board},{options}", "-cpu", cpu,
                 "-nodefaults", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
         if machine == "microvm":
             cpus = 1  # without ACPI tables there is one

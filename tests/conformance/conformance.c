@@ -85,8 +85,8 @@ static unsigned boundary_addresses(unsigned level, uint64_t out[5])
 HX_TEST(leaves_round_trip_with_all_flags)
 {
 	static const uint64_t bits[] = {
-		HX_PAGE_WRITABLE, HX_PAGE_USER,	 HX_PAGE_WRITE_THROUGH, HX_PAGE_NO_CACHE,
-		HX_PAGE_ACCESSED, HX_PAGE_DIRTY, HX_PAGE_GLOBAL,	HX_PAGE_NO_EXECUTE,
+		HX_PAGE_WRITABLE, HX_PAGE_USER,  HX_PAGE_WRITE_THROUGH, HX_PAGE_NO_CACHE,
+		HX_PAGE_ACCESSED, HX_PAGE_DIRTY, HX_PAGE_GLOBAL,        HX_PAGE_NO_EXECUTE,
 	};
 	(void)hx_test_machine();
 	for (unsigned level = 0; level < hx_hal_geometry.levels; level++) {
@@ -373,10 +373,10 @@ static void check_access(uint64_t va, unsigned rights, enum hx_access access, bo
 	hx_hal_user_access(false);
 	bool allowed = expected(rights, access, user, user_access);
 	if (p.faulted == allowed) {
-		hx_test_fail(__FILE__, __LINE__,
-			     "page %c%c%c, access %u, %s%s: %s", rights & 1 ? 'w' : '-',
-			     rights & 4 ? 'x' : '-', rights & 2 ? 'u' : '-', access,
-			     user ? "user" : "supervisor", user_access ? " with user access" : "",
+		hx_test_fail(__FILE__, __LINE__, "page %c%c%c, access %u, %s%s: %s",
+			     rights & 1 ? 'w' : '-', rights & 4 ? 'x' : '-', rights & 2 ? 'u' : '-',
+			     access, user ? "user" : "supervisor",
+			     user_access ? " with user access" : "",
 			     p.faulted ? "refused" : "let through");
 	}
 	if (p.faulted) {
@@ -422,8 +422,8 @@ HX_TEST(what_is_not_mapped_faults)
 	uint64_t nowhere[] = {HERE, ALIAS, HX_MIB(1), hx_user_end() - PAGE};
 	for (unsigned i = 0; i < HX_ARRAY_LENGTH(nowhere); i++) {
 		for (unsigned how = 0; how < 4; how++) {
-			struct hx_probe p = attempt(nowhere[i], (enum hx_access)(how & 1), how & 2,
-						    0);
+			struct hx_probe p =
+				attempt(nowhere[i], (enum hx_access)(how & 1), how & 2, 0);
 			HX_CHECK(p.faulted);
 			HX_CHECK_EQUAL(p.fault.va.v, nowhere[i]);
 			HX_CHECK_EQUAL(p.fault.access, how & 1);
@@ -475,15 +475,15 @@ HX_TEST(bad_ranges_change_nothing)
 		{HERE + 8 * PAGE, pa + 8, PAGE, HX_INVALID_ALIGNMENT},
 		{HERE + 8 * PAGE, pa, PAGE + 1, HX_INVALID_ALIGNMENT},
 		{HERE + 8 * PAGE, pa, 0, HX_INVALID_SIZE},
-		{end, pa, PAGE, HX_INVALID_ADDRESS},                   /* not canonical */
-		{end - PAGE, pa, 2 * PAGE, HX_INVALID_ADDRESS},        /* leaves the half */
-		{end + HERE, pa, PAGE, HX_INVALID_ADDRESS},            /* in the gap */
+		{end, pa, PAGE, HX_INVALID_ADDRESS},            /* not canonical */
+		{end - PAGE, pa, 2 * PAGE, HX_INVALID_ADDRESS}, /* leaves the half */
+		{end + HERE, pa, PAGE, HX_INVALID_ADDRESS},     /* in the gap */
 		{hx_kernel_start() - PAGE, pa, PAGE, HX_INVALID_ADDRESS},
-		{hx_kernel_start(), pa, PAGE, HX_INVALID_ADDRESS},     /* the kernel's half */
-		{-(uint64_t)PAGE, pa, 2 * PAGE, HX_INVALID_ADDRESS},   /* wraps */
-		{HERE + 8 * PAGE, pa, -HERE, HX_INVALID_ADDRESS},      /* wraps back to the start */
+		{hx_kernel_start(), pa, PAGE, HX_INVALID_ADDRESS},   /* the kernel's half */
+		{-(uint64_t)PAGE, pa, 2 * PAGE, HX_INVALID_ADDRESS}, /* wraps */
+		{HERE + 8 * PAGE, pa, -HERE, HX_INVALID_ADDRESS},    /* wraps back to the start */
 		{HERE + big, pa, big, HX_INVALID_ADDRESS},
-		{HERE + 8 * PAGE, far, PAGE, HX_INVALID_ADDRESS},      /* no such memory */
+		{HERE + 8 * PAGE, far, PAGE, HX_INVALID_ADDRESS}, /* no such memory */
 		{HERE + 8 * PAGE, far - PAGE, 2 * PAGE, HX_INVALID_ADDRESS},
 		{HERE + 8 * PAGE, -(uint64_t)PAGE, 2 * PAGE, HX_INVALID_ADDRESS},
 		{HERE, pa, PAGE, HX_ALREADY_MAPPED},

@@ -44,6 +44,8 @@ static inline uint8_t *fence_put(const struct fence *f, const void *data, size_t
 
 /* ---- Files ---- */
 
+#ifdef HX_TEST_DATA /* where tests/data is */
+
 /** Read a file of tests/data; the caller frees. */
 static inline uint8_t *load_data(const char *name, size_t *bytes)
 {
@@ -63,6 +65,8 @@ static inline uint8_t *load_data(const char *name, size_t *bytes)
 	fclose(f);
 	return data;
 }
+
+#endif
 
 /* ---- Physical memory in pieces ---- */
 
@@ -167,6 +171,7 @@ static inline void memory_parse(struct memory *m, const uint8_t *data, size_t by
 	}
 }
 
+#ifdef HX_TEST_DATA
 static inline void memory_load(struct memory *m, const char *name)
 {
 	size_t bytes;
@@ -174,5 +179,6 @@ static inline void memory_load(struct memory *m, const char *name)
 	memory_parse(m, data, bytes);
 	free(data);
 }
+#endif
 
 #endif

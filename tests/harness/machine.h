@@ -20,6 +20,9 @@ struct hx_test_machine {
 /** Never NULL: where the machine does not come up, the run ends. */
 const struct hx_test_machine *hx_test_machine(void);
 
+/** Hosted: what must hold when a case has ended. Absent where no case uses the machine. */
+void hx_test_end(void);
+
 /** The same machine's whole system. */
 struct hx_system *hx_test_system(void);
 

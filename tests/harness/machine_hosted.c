@@ -26,6 +26,15 @@ static void stale_use(const struct hx_sim_stale *s)
 		     (unsigned long long)s->now_flags);
 }
 
+/* A TLB that grants what the tables do not is a missed flush, used or not. */
+void hx_test_end(void)
+{
+	unsigned found = machine.cpus > 0 ? hx_sim_audit() : 0;
+	if (found > 0) {
+		hx_test_fail(__FILE__, __LINE__, "%u stale entries are left in TLBs", found);
+	}
+}
+
 const struct hx_test_machine *hx_test_machine(void)
 {
 	if (machine.cpus > 0) {

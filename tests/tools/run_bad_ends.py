@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import guest
 
 # what the kernel is told to do, what it must say in its last line
-ENDS = [("fault", "[hx:trap]"), ("overflow", "[hx:trap]"), ("panic", "[hx:panic]"),
+ENDS = [("fault", "[hx:trap]"), ("overflow", "(stack overflow)"), ("panic", "[hx:panic]"),
         ("return", "hx_main() returned")]
 
 
@@ -24,7 +24,7 @@ def main(argv):
     well = True
     for number, (end, word) in enumerate(ENDS, 1):
         line = guest.command(family, kernel, append=f"smoke={end}")
-        outcome = guest.run(line, 20, lambda text: None)
+        outcome = guest.run(line, 60, lambda text: None)
         last = outcome.lines[-1] if outcome.lines else ""
         passed = word in last and not outcome.timed_out and \
             not guest.passed(family, outcome.status)

@@ -28,7 +28,7 @@ def main(argv):
     p.add_argument("--smp", type=int, default=4)
     p.add_argument("--cpu")
     p.add_argument("--append", default="")
-    p.add_argument("--timeout", type=float, default=90)
+    p.add_argument("--timeout", type=float, default=280)
     args = p.parse_args(argv)
 
     print("TAP version 13")

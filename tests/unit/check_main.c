@@ -5,8 +5,11 @@
 #include <stdlib.h>
 
 #include "hx_test.h"
+#include "machine.h"
 
 extern const struct hx_test_suite SUITE;
+
+#pragma weak hx_test_end /* comes with the test machine, where a suite uses it */
 
 static void write_log(const char *text)
 {
@@ -17,6 +20,9 @@ START_TEST(run_case)
 {
 	hx_test_reset();
 	SUITE.cases[_i].run();
+	if (hx_test_end) {
+		hx_test_end();
+	}
 	if (hx_test_skipped()) {
 		hx_log("%s: skipped: %s", SUITE.cases[_i].name, hx_test_skipped());
 	}

@@ -912,8 +912,11 @@ HX_TEST(pressure_is_raised_once_and_without_locks)
 
 /* ---- Frames that cannot be had ---- */
 
-/* Some of everything; whatever fails must leave all else as it was. */
-static void scenario(const struct variant *v)
+/*
+ * Some of everything; whatever fails must leave all else as it was. @first_large: the
+ * first object is a large one, so that it is what finds no metadata yet.
+ */
+static void scenario(const struct variant *v, bool first_large)
 {
 	struct hx_random r = {77};
 	model_reset();
@@ -923,7 +926,8 @@ static void scenario(const struct variant *v)
 		uint64_t failed = frame_failures, free = hx_frames_free_frames(&pool);
 		hx_status status = HX_OK;
 		if (o->p == NULL) {
-			size_t size = step % 5 == 0 ? 50000 : random_size(&r, 16 << 10);
+			bool large = step % 5 == (first_large ? 0 : 4);
+			size_t size = large ? 50000 : random_size(&r, 16 << 10);
 			status = model_allocate(v, o, size, step % 7 == 0 ? 4096 : 0, 0, seed);
 		} else if (step % 3 == 0) {
 			status = model_reallocate(v, o, o->bytes * 2, 0, 0, seed);
@@ -947,7 +951,11 @@ static void inject(const struct variant *v)
 	if (v->arena) {
 		return;
 	}
-	for (unsigned mode = 0; mode < 2; mode++) {
+	static const struct {
+		uint64_t count;
+		bool first_large;
+	} modes[] = {{1, true}, {1, false}, {UINT64_MAX, false}};
+	for (unsigned mode = 0; mode < HX_ARRAY_LENGTH(modes); mode++) {
 		for (uint64_t n = 1; n < 500; n++) {
 			pool_close();
 			if (!pool_open()) {
@@ -957,7 +965,7 @@ static void inject(const struct variant *v)
 			struct hx_heap_config c = {.trait = hx_heap_trait_find(v->name),
 						   .frames = &pool};
 			uint64_t all = hx_frames_free_frames(&pool);
-			fail_frames(n, mode == 0 ? 1 : UINT64_MAX);
+			fail_frames(n, modes[mode].count);
 			hx_status status = hx_heap_use(&heap, &c);
 			if (status != HX_OK) {
 				HX_CHECK_STATUS(status, HX_OUT_OF_MEMORY);
@@ -967,7 +975,7 @@ static void inject(const struct variant *v)
 				continue;
 			}
 			uint64_t baseline = hx_frames_free_frames(&pool);
-			scenario(v);
+			scenario(v, modes[mode].first_large);
 			hx_heap_shrink(&heap);
 			HX_CHECK_STATUS(hx_heap_validate(&heap), HX_OK);
 			if (v->reuses) {
@@ -975,7 +983,7 @@ static void inject(const struct variant *v)
 			}
 			if (hx_test_failures() > 0) {
 				hx_log("  ... with frame request %u failing %s", (unsigned)n,
-				       mode == 0 ? "once" : "and all after it");
+				       modes[mode].count == 1 ? "once" : "and all after it");
 				return;
 			}
 			if (frame_failures == 0) {
@@ -1300,6 +1308,16 @@ HX_TEST(slab_wastes_at_most_an_eighth)
 			}
 			HX_CHECK_STATUS(hx_heap_free(&heap, r.value), HX_OK);
 			HX_BAIL();
+		}
+		/* An aligned one takes the next power of two at most. */
+		for (size_t align = 16; align <= 4096; align *= 2) {
+			for (size_t size = 1; size <= HX_KIB(32); size += size / 3 + 1) {
+				struct hx_ptr_result r = hx_heap_allocate(&heap, size, align, 0);
+				HX_CHECK_STATUS(r.status, HX_OK);
+				unsigned order = hx_log2_ceil(size > align ? size : align);
+				HX_CHECK(hx_heap_usable(&heap, r.value) <= (size_t)1 << order);
+				HX_CHECK_STATUS(hx_heap_free(&heap, r.value), HX_OK);
+			}
 		}
 		HX_CHECK_STATUS(hx_heap_validate(&heap), HX_OK);
 	}

@@ -23,11 +23,12 @@ static uint8_t metadata[256 << 10] __attribute__((aligned(64)));
 static struct hx_frames pool;
 static struct hx_heap heap;
 
-static void pool_open(void)
+/* @offset: of the direct map; with 0 a pointer is aligned as its frame is. */
+static void pool_open(uintptr_t offset)
 {
-	/* Physical addresses are the host's own: as aligned as they come. */
-	hx_hal_direct_offset = 0;
+	hx_hal_direct_offset = offset;
 	const struct hx_frame_trait *t = hx_frame_trait_find("buddy");
+	t = t != NULL ? t : hx_frame_trait_find("bitmap");
 	HX_REQUIRE(t != NULL);
 	hx_memset(&pool, 0, sizeof pool);
 	HX_REQUIRE_STATUS(hx_frames_add_zone(&pool, HX_ZONE_NORMAL, 0, t,
@@ -36,9 +37,9 @@ static void pool_open(void)
 			  HX_OK);
 }
 
-static void heap_open(const char *name)
+static void heap_open(const char *name, uintptr_t offset)
 {
-	pool_open();
+	pool_open(offset);
 	HX_BAIL();
 	hx_heap_init(&heap);
 	struct hx_heap_config c = {.trait = hx_heap_trait_find(name), .frames = &pool};
@@ -135,7 +136,7 @@ static void exchange_objects(const char *name, bool reuses)
 		hx_test_skip("not built in");
 		return;
 	}
-	heap_open(name);
+	heap_open(name, 0);
 	HX_BAIL();
 	uint64_t baseline = hx_frames_free_frames(&pool);
 	pthread_t threads[THREADS], shrinker;
@@ -224,7 +225,7 @@ static void race_frees(const char *name)
 		hx_test_skip("not built in");
 		return;
 	}
-	heap_open(name);
+	heap_open(name, 0);
 	HX_BAIL();
 	pthread_t threads[THREADS];
 	pthread_barrier_init(&gate, NULL, THREADS);
@@ -253,15 +254,15 @@ HX_TEST(one_of_racing_frees_wins_in_slab)
 	race_frees("slab");
 }
 
-/* ---- An aligned direct map ---- */
+/* ---- Alignment over a direct map that is aligned itself, and over one that is not ---- */
 
-HX_TEST(slab_aligns_by_frames)
+static void align_objects(uintptr_t offset, bool exact)
 {
 	if (hx_heap_trait_find("slab") == NULL) {
 		hx_test_skip("not built in");
 		return;
 	}
-	heap_open("slab");
+	heap_open("slab", offset);
 	HX_BAIL();
 	uint64_t baseline = hx_frames_free_frames(&pool);
 	for (size_t align = 16; align <= 4 << 20; align *= 2) {
@@ -270,12 +271,13 @@ HX_TEST(slab_aligns_by_frames)
 			struct hx_ptr_result r = hx_heap_allocate(&heap, bytes, align, 0);
 			HX_REQUIRE_STATUS(r.status, HX_OK);
 			HX_CHECK(hx_is_aligned((uintptr_t)r.value, align));
-			if (align > HX_KIB(32)) {
+			if (exact && align > HX_KIB(32)) {
 				/* Aligned frames, not a large run with an aligned part. */
 				uint64_t taken = before - hx_frames_free_frames(&pool);
 				uint64_t frames = (bytes + HX_FRAME_BYTES - 1) / HX_FRAME_BYTES;
 				HX_CHECK(taken < 2 * frames + 30); /* and metadata */
 			}
+			hx_memset(r.value, 0xa5, hx_heap_usable(&heap, r.value));
 			HX_CHECK_STATUS(hx_heap_validate(&heap), HX_OK);
 			HX_CHECK_STATUS(hx_heap_free_sized(&heap, r.value, bytes), HX_OK);
 		}
@@ -285,6 +287,18 @@ HX_TEST(slab_aligns_by_frames)
 	HX_CHECK_STATUS(hx_frames_validate(&pool), HX_OK);
 }
 
+HX_TEST(slab_over_an_aligned_direct_map)
+{
+	align_objects(0, true);
+}
+
+HX_TEST(slab_over_an_unaligned_direct_map)
+{
+	align_objects(3 * HX_FRAME_BYTES, false);
+	align_objects((uintptr_t)memory - HX_FRAME_BYTES, false);
+}
+
 HX_SUITE(heap_threads, HX_CASE(bump_on_four_cpus), HX_CASE(simple_on_four_cpus),
 	 HX_CASE(slab_on_four_cpus), HX_CASE(one_of_racing_frees_wins_in_simple),
-	 HX_CASE(one_of_racing_frees_wins_in_slab), HX_CASE(slab_aligns_by_frames));
+	 HX_CASE(one_of_racing_frees_wins_in_slab), HX_CASE(slab_over_an_aligned_direct_map),
+	 HX_CASE(slab_over_an_unaligned_direct_map));

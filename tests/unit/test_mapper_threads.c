@@ -189,6 +189,7 @@ static bool readable(uintptr_t va)
 
 static struct {
 	uintptr_t va;
+	enum hx_access access;
 	uint32_t number; /* of the command */
 	uint32_t served; /* CPUs that have done it */
 	uint32_t faults;
@@ -201,23 +202,29 @@ static void obey(unsigned id)
 		uint32_t number = __atomic_load_n(&order.number, __ATOMIC_ACQUIRE);
 		if (number != last) {
 			last = number;
-			bool ok = readable(order.va);
+			bool ok = touch(order.va, order.access, NULL);
 			__atomic_fetch_add(&order.faults, !ok, __ATOMIC_RELAXED);
 			__atomic_fetch_add(&order.served, 1, __ATOMIC_RELEASE);
 		}
 	}
 }
 
-/* All of CPUs 1..n read @va. @return how many could not */
-static unsigned all_touch(unsigned n, uintptr_t va)
+/* All of CPUs 1..n access @va. @return how many could not */
+static unsigned all_access(unsigned n, uintptr_t va, enum hx_access access)
 {
 	order.va = va;
+	order.access = access;
 	order.served = order.faults = 0;
 	__atomic_fetch_add(&order.number, 1, __ATOMIC_RELEASE);
 	while (__atomic_load_n(&order.served, __ATOMIC_ACQUIRE) < n) {
 		hx_hal_relax();
 	}
 	return order.faults;
+}
+
+static unsigned all_touch(unsigned n, uintptr_t va)
+{
+	return all_access(n, va, HX_ACCESS_READ);
 }
 
 static void start_obedient(unsigned n)
@@ -352,15 +359,17 @@ HX_TEST(the_kernel_half_changes_for_all)
 	HX_BAIL();
 	struct hx_va va = hx_va(kva());
 	struct hx_pa pa = hx_pa(DATA_PA);
-	for (unsigned round = 0; round < 3; round++) {
+	/* The last has more pages than are flushed one by one. */
+	const uint64_t sizes[] = {PAGE, PAGE, L1, 100 * PAGE};
+	for (unsigned round = 0; round < HX_ARRAY_LENGTH(sizes); round++) {
 		uint64_t global = round == 0 ? 0 : HX_PAGE_GLOBAL;
-		uint64_t bytes = round < 2 ? PAGE : L1;
+		uint64_t bytes = sizes[round];
 		uint64_t spurious = hx_sim_counters().spurious_faults;
 		HX_CHECK_EQUAL(all_touch(3, kva()), 3); /* absence may be cached now */
 		HX_CHECK_STATUS(hx_map(&kernel, va, pa, bytes, RO | global), HX_OK);
 		HX_CHECK_EQUAL(all_touch(3, kva()), 0);
 		HX_CHECK_STATUS(hx_update_flags(&kernel, va, bytes, RW | global), HX_OK);
-		HX_CHECK_EQUAL(all_touch(3, kva()), 0);
+		HX_CHECK_EQUAL(all_access(3, kva(), HX_ACCESS_WRITE), 0);
 		/* Kernel code cannot take faults on what it was given. */
 		HX_CHECK_EQUAL(hx_sim_counters().spurious_faults, spurious);
 		HX_CHECK_STATUS(hx_update_flags(&kernel, va, bytes, RO | HX_PAGE_USER), HX_OK);
@@ -371,6 +380,28 @@ HX_TEST(the_kernel_half_changes_for_all)
 	}
 	HX_CHECK_EQUAL(stale_uses, 0);
 	join_cpus(3);
+	close_machine();
+}
+
+HX_TEST(what_is_mapped_is_there_at_once)
+{
+	open_machine(&(struct hx_sim_config){0}, 0);
+	HX_BAIL();
+	hx_pagetable_load(&user, &kernel);
+	hx_hal_user_access(true);
+	/* In a table that is new, in one that stood, and in the kernel's half. */
+	const uintptr_t at[] = {UVA, UVA + PAGE, kva()};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(at); i++) {
+		struct hx_pagetable *t = at[i] == kva() ? &kernel : &user;
+		HX_CHECK(!readable(at[i])); /* absence may be cached now */
+		uint64_t spurious = hx_sim_counters().spurious_faults;
+		HX_CHECK_STATUS(hx_map(t, hx_va(at[i]), hx_pa(DATA_PA + i * PAGE), PAGE, RO),
+				HX_OK);
+		HX_CHECK(readable(at[i]));
+		HX_CHECK_EQUAL(hx_sim_counters().spurious_faults, spurious);
+	}
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), 2 * PAGE, audit_release, NULL), HX_OK);
+	hx_pagetable_load(&kernel, &user);
 	close_machine();
 }
 
@@ -572,6 +603,50 @@ HX_TEST(a_cpu_that_comes_or_goes_misses_no_shootdown)
 	close_machine();
 }
 
+static void load_and_leave(unsigned id)
+{
+	(void)id;
+	while (!stopped()) {
+		hx_pagetable_load(&kernel, &user);
+		hx_hal_relax();
+		hx_pagetable_load(&user, &kernel);
+		hx_hal_relax();
+	}
+}
+
+/*
+ * No access falls between the load and the mask here, but on a real machine a
+ * walk may, ahead of its time. So look at the order itself: whenever the count of
+ * root loads says that the user table is in, the mask must say so already.
+ */
+HX_TEST(a_cpu_is_in_the_mask_before_it_can_walk)
+{
+	open_machine(&(struct hx_sim_config){0}, 0);
+	HX_BAIL();
+	start_cpus(1, load_and_leave);
+	HX_BAIL();
+	uint64_t last = 0, seen = 0;
+	for (unsigned i = 0; i < 1000000 && seen < 3000; i++) {
+		/* The first three loads were CPU 0's, and CPU 1's of both tables. */
+		uint64_t loads = hx_sim_counters().root_loads;
+		uint64_t mask = __atomic_load_n(&user.active.bits, __ATOMIC_SEQ_CST);
+		bool in = loads % 2 == 1;
+		if (hx_sim_counters().root_loads != loads) {
+			sched_yield();
+			continue; /* it has moved on */
+		}
+		HX_CHECK(!in || mask == hx_cpus_of(1).bits);
+		seen += loads != last;
+		last = loads;
+		if (i % 64 == 63) {
+			sched_yield(); /* where the host has one core */
+		}
+	}
+	HX_CHECK(seen > 100);
+	join_cpus(1);
+	close_machine();
+}
+
 /* ---- What the machine writes is kept ---- */
 
 static uint64_t written[WINDOW]; /* times that a page was written, by one CPU */
@@ -649,6 +724,14 @@ HX_TEST(dirty_pages_are_not_lost_with_break_before_make)
 /* ---- Translation without a lock ---- */
 
 static uint64_t translated;
+static uint64_t retirements; /* before the call in progress */
+
+/* What hx_translate() looks at has changed before a table's frame is free. */
+static void check_retired(struct hx_pfn frame)
+{
+	(void)frame;
+	HX_CHECK(__atomic_load_n(&user.retirements, __ATOMIC_SEQ_CST) > retirements);
+}
 
 static void translate(unsigned id)
 {
@@ -669,6 +752,7 @@ HX_TEST(translate_follows_no_freed_table)
 {
 	open_machine(&(struct hx_sim_config){0}, 0);
 	HX_BAIL();
+	world_on_free = check_retired;
 	start_cpus(2, translate);
 	HX_BAIL();
 	for (unsigned i = 0; i < 3000 || (translated == 0 && i < 100000); i++) {
@@ -676,8 +760,10 @@ HX_TEST(translate_follows_no_freed_table)
 				       URW | (i % 2 ? HX_MAP_NO_HUGE : 0)),
 				HX_OK);
 		if (i % 3 == 0) {
+			retirements = user.retirements;
 			HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA + PAGE), L1, NULL, NULL), HX_OK);
 		}
+		retirements = user.retirements;
 		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), 3 * L1, NULL, NULL), HX_OK);
 	}
 	join_cpus(2);
@@ -763,13 +849,14 @@ HX_TEST(random_calls_leave_nothing_stale_with_break_before_make)
 HX_SUITE(mapper_threads, HX_CASE(cpus_are_asked_once_and_only_if_they_run_the_table),
 	 HX_CASE(a_machine_that_broadcasts_sends_no_interrupts),
 	 HX_CASE(no_cpu_keeps_what_is_unmapped), HX_CASE(the_kernel_half_changes_for_all),
-	 HX_CASE(another_kernel_half_forgets_the_first),
+	 HX_CASE(what_is_mapped_is_there_at_once), HX_CASE(another_kernel_half_forgets_the_first),
 	 HX_CASE(who_waits_for_a_lock_answers_shootdowns),
 	 HX_CASE(crossing_initiators_do_not_wait_for_each_other),
 	 HX_CASE(all_cpus_change_one_table_by_interrupts),
 	 HX_CASE(all_cpus_change_one_table_by_broadcasts),
 	 HX_CASE(all_cpus_change_one_table_without_hardware_marks),
-	 HX_CASE(a_cpu_that_comes_or_goes_misses_no_shootdown), HX_CASE(dirty_pages_are_not_lost),
+	 HX_CASE(a_cpu_that_comes_or_goes_misses_no_shootdown),
+	 HX_CASE(a_cpu_is_in_the_mask_before_it_can_walk), HX_CASE(dirty_pages_are_not_lost),
 	 HX_CASE(dirty_pages_are_not_lost_with_break_before_make),
 	 HX_CASE(translate_follows_no_freed_table), HX_CASE(random_calls_leave_nothing_stale),
 	 HX_CASE(random_calls_leave_nothing_stale_with_interrupts),

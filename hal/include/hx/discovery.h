@@ -7,7 +7,8 @@
  * against the blob before it is followed, strings must end inside it, nothing
  * is written, nothing is allocated, nothing recurses. A reader that refuses a
  * blob says so with false; iterators end early at the first broken record.
- * Parts of the boot information that are damaged count as absent. Ranges come out as firmware wrote them: hx/memmap.h normalises.
+ * Parts of the boot information that are damaged count as absent. Ranges come
+ * out as firmware wrote them: hx/memmap.h normalises.
  */
 #ifndef HX_DISCOVERY_H
 #define HX_DISCOVERY_H
@@ -44,11 +45,11 @@ enum { HX_FDT_DEPTH_MAX = 16 };
  * Walks the whole blob once: what it accepts is well formed, so that the readers
  * below never stop half-way and leave a reservation out.
  * @param limit  readable bytes at @p blob
- * @return false for versions compatible with neither 16 nor 17, anything that leaves the
- *         blob, unbalanced or too deeply nested nodes, properties behind a child
- *         node, a reservation block without end, and memory, reserved-memory
- *         or CPU nodes whose "reg" is no whole number of entries or has cells
- *         other than 1 or 2 (size cells of CPUs: 0)
+ * @return false for versions compatible with neither 16 nor 17, anything that
+ *         leaves the blob, unbalanced or too deeply nested nodes, properties
+ *         behind a child node, a reservation block without end, and memory,
+ *         reserved-memory or CPU nodes whose "reg" is no whole number of entries
+ *         or has cells other than 1 or 2 (size cells of CPUs: 0)
  */
 HX_NODISCARD bool hx_fdt_open(struct hx_fdt *f, const void *blob, uint64_t limit);
 /**

@@ -29,7 +29,7 @@ struct hx_token {
 #define HX_TOKEN_NONE ((struct hx_token){0})
 
 #define HX_RIGHT_MAP     (1u << 0) /* mmap, brk upwards */
-#define HX_RIGHT_UNMAP   (1u << 1) /* munmap, brk downwards, MAP_FIXED over a region */
+#define HX_RIGHT_UNMAP   (1u << 1) /* munmap, brk downwards, MAP_FIXED */
 #define HX_RIGHT_PROTECT (1u << 2) /* mprotect */
 #define HX_RIGHT_EXECUTE (1u << 3) /* PROT_EXEC */
 #define HX_RIGHT_QUERY   (1u << 4) /* lookup, statistics */

@@ -149,8 +149,10 @@ HX_NODISCARD struct hx_ptr_result hx_heap_reallocate(struct hx_heap *h, void *p,
 						     size_t align, unsigned flags);
 /**
  * Free any pointer that this heap gave; NULL is HX_OK.
- * @return DOUBLE_FREE, FOREIGN_FREE (no start of an object of this heap),
- *         CORRUPTED (bump, simple: the object's header is damaged)
+ * @return DOUBLE_FREE; FOREIGN_FREE (no start of an object of this heap; also a
+ *         second free of memory that went back to the frames meanwhile);
+ *         CORRUPTED (bump, simple: the object's header, or what leads to it or to
+ *         its place among the free, is damaged)
  * Context: IRQ-safe; takes the backend's lock
  */
 HX_NODISCARD hx_status hx_heap_free(struct hx_heap *h, void *p);

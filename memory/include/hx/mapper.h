@@ -17,8 +17,8 @@
  * CPU. What it gave is different: a CPU may have cached that a page was absent,
  * or had fewer rights. For the kernel's table such entries are invalidated as
  * well, because kernel code cannot take faults on them. For a user table they
- * are not: the access faults once, and the fault handler, finding that the table
- * allows it, forgets the page with hx_hal_tlb_local() and lets it run again.
+ * are not: the access faults once, and hx_pagetable_spurious() tells the fault
+ * handler to let it run again.
  */
 #ifndef HX_MAPPER_H
 #define HX_MAPPER_H
@@ -118,8 +118,8 @@ void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous);
 
 /**
  * Was @p fault spurious: does the table that this CPU has loaded allow the access
- * after all? New mappings and added rights are not told to other CPUs, which may
- * have cached that there were none. If so, this CPU forgets the page.
+ * after all? New mappings and added rights of a user table are told to no CPU that
+ * may have cached that there were none. If so, this CPU forgets the page.
  * @return true: retry the access
  * Context: any; takes no lock
  */

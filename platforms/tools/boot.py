@@ -29,6 +29,8 @@ def parse(argv):
                    help="x86_64: q35 (default), pc, microvm, iso (GRUB image, multiboot2)")
     p.add_argument("--cpu", default=None, metavar="MODEL", help="QEMU's CPU model")
     p.add_argument("--initrd", default=None, metavar="FILE")
+    p.add_argument("--dtb", default=None, metavar="FILE",
+                   help="riscv64: the device tree to boot with; default: QEMU's own")
     p.add_argument("--compiler", default="gcc", choices=["gcc", "clang"])
     p.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     p.add_argument("--timeout", type=float, default=120, metavar="S", help="for each boot")
@@ -39,8 +41,11 @@ def parse(argv):
         guest.mebibytes(args.mem)
     except ValueError as e:
         p.error(f"--mem: {e}")
-    if args.initrd and not os.path.exists(args.initrd):
-        p.error(f"--initrd: no file {args.initrd}")
+    for option, path in (("--initrd", args.initrd), ("--dtb", args.dtb)):
+        if path and not os.path.isfile(path):
+            p.error(f"{option}: no file {path}")
+    if args.dtb and args.board != "riscv64":
+        p.error("--dtb: for riscv64 alone")
     return args
 
 
@@ -82,7 +87,7 @@ def boot(family, args):
         if machine == "iso":
             image = os.path.join(directory, "helix.iso")
         line = guest.command(family, image, machine, args.mem, args.smp, args.append, args.cpu,
-                             args.initrd)
+                             args.initrd, args.dtb)
         if args.dry_run:
             for command in [*commands, line]:
                 print(shlex.join(command))

@@ -43,7 +43,7 @@ def make_iso(kernel, command_line, directory):
 
 
 def command(family, kernel, machine=None, memory="256M", cpus=4, append="", cpu=None,
-            initrd=None, icount=False, extra=()):
+            initrd=None, dtb=None, icount=False, extra=()):
     """QEMU's argument list. With machine "iso", kernel is the image of make_iso()."""
     machine = machine or MACHINES[family][0]
     size = mebibytes(memory)
@@ -74,6 +74,8 @@ def command(family, kernel, machine=None, memory="256M", cpus=4, append="", cpu=
             line += ["-append", append]
         if initrd:
             line += ["-initrd", initrd]
+        if dtb:
+            line += ["-dtb", dtb]
     return [*line, *extra]
 
 

@@ -38,7 +38,8 @@ def parse(argv):
     if not 1 <= args.smp <= 8:
         p.error("--smp: 1 to 8")
     try:
-        guest.mebibytes(args.mem)
+        if guest.mebibytes(args.mem) == 0:
+            raise ValueError("none at all")
     except ValueError as e:
         p.error(f"--mem: {e}")
     for option, path in (("--initrd", args.initrd), ("--dtb", args.dtb)):
@@ -96,8 +97,9 @@ def boot(family, args):
         if not build(commands):
             return False
         if machine == "iso":
-            guest.make_iso(kernel, args.append, directory)
-        print(f"# booting {family} on {machine}: {args.mem}, {args.smp} CPUs", flush=True)
+            guest.make_iso(kernel, args.append, directory, args.initrd)
+        print(f"# booting {family} on {machine}: {args.mem}, "
+              f"{guest.cpus_on(machine, args.smp)} CPUs", flush=True)
         outcome = guest.run(line, args.timeout, lambda text: print(text, flush=True))
     if outcome.timed_out:
         print(f"# {family}: no end after {args.timeout:g} s; stopped")

@@ -344,10 +344,13 @@ def boots(directory):
         yield f"{family}-64G-8-cpus", family, ["--mem", "64G", "--smp", "8"], [], True
         yield f"{family}-1T", family, ["--mem", "1T", "--profile", "server"], [], True
         yield (f"{family}-initrd", family, ["--initrd", os.path.join(ROOT, "README.md")],
-               ["initrd"], True)
+               ["  node 0  initrd"], True)
         yield f"{family}-clang", family, ["--compiler", "clang"], [], True
     for machine in ("pc", "microvm", "iso"):
         yield f"x86_64-{machine}", "x86_64", ["--machine", machine], [], True
+    yield ("x86_64-iso-initrd", "x86_64",
+           ["--machine=iso", "--initrd", os.path.join(ROOT, "README.md")],
+           ["  node 0  initrd"], True)
     yield "x86_64-qemu64", "x86_64", ["--cpu", "qemu64"], [], True
     yield "riscv64-sv39", "riscv64", ["--append", "hx.paging=sv39"], ["3 levels"], True
     yield ("riscv64-pieces", "riscv64",

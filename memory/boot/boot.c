@@ -63,13 +63,60 @@ static unsigned long long mib(uint64_t bytes)
 
 /* ---- Choices: the command line over the profile ---- */
 
+static const char *const library_keys[] = {"hx.physical", "hx.physical_backing", "hx.heap", "hx.wx",
+					   NULL};
+
+/* Is the word KEY=VALUE with a key among these? */
+static bool has_key(const char *word, size_t length, const char *const *keys)
+{
+	for (; keys && *keys; keys++) {
+		size_t n = hx_strlen(*keys);
+		if (length > n && word[n] == '=' && hx_memcmp(word, *keys, n) == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static size_t list_keys(char *text, size_t size, size_t n, const char *const *keys)
+{
+	for (; keys && *keys && n < size; keys++) {
+		n += (size_t)hx_format(text + n, size - n, " %s", *keys);
+	}
+	return n;
+}
+
+/* A misspelt key would choose nothing without a word. */
+static hx_status check_keys(const struct hx_boot_args *args)
+{
+	static const char prefix[] = "hx.";
+	const size_t prefix_length = sizeof prefix - 1;
+	size_t length;
+	const char *at = args->command_line ? args->command_line : "", *word;
+	while (word = hx_command_line_word(&at, &length), length > 0) {
+		if (length < prefix_length || hx_memcmp(word, prefix, prefix_length) != 0 ||
+		    has_key(word, length, library_keys) || has_key(word, length, args->own_keys)) {
+			continue;
+		}
+		char name[NAME_BYTES], allowed[120] = "";
+		size_t n = length < sizeof name ? length : sizeof name - 1;
+		hx_memcpy(name, word, n);
+		name[n] = '\0';
+		n = list_keys(allowed, sizeof allowed, 0, library_keys);
+		list_keys(allowed, sizeof allowed, n, args->own_keys);
+		hx_log("[hx:stage 2] refused: %s: unknown key; allowed:%s", name, allowed);
+		return HX_INVALID_ARGUMENT;
+	}
+	return HX_OK;
+}
+
 static const char *chosen(const struct hx_boot_args *args, const char *key, const char *profile,
 			  char out[NAME_BYTES])
 {
 	return hx_command_line_get(args->command_line, key, out, NAME_BYTES) ? out : profile;
 }
 
-/* "hx.physical=x: not built in; allowed: bump bitmap buddy" */
+/* "hx.physical=x is not built in; allowed: bump bitmap buddy" */
 static hx_status unknown_name(unsigned stage, const char *key, const char *name,
 			      const char *(*name_at)(unsigned i))
 {
@@ -89,6 +136,18 @@ static const char *physical_name_at(unsigned i)
 	return t ? t->name : NULL;
 }
 
+/* Under slab stands what takes frames back one by one: neither bump nor slab itself. */
+static const char *backing_name_at(unsigned i)
+{
+	const char *name;
+	for (unsigned k = 0; (name = physical_name_at(k)) != NULL; k++) {
+		if (!hx_streq(name, "bump") && !hx_streq(name, "slab") && i-- == 0) {
+			return name;
+		}
+	}
+	return NULL;
+}
+
 static const char *heap_name_at(unsigned i)
 {
 	const struct hx_heap_trait *t = hx_heap_trait_at(i);
@@ -103,20 +162,48 @@ static const char *wx_name_at(unsigned i)
 	return i < HX_ARRAY_LENGTH(wx_names) ? wx_names[i] : NULL;
 }
 
+/* Index of @name, or of the end. */
+static unsigned index_of(const char *name, const char *(*name_at)(unsigned i))
+{
+	unsigned i = 0;
+	while (name_at(i) && !hx_streq(name_at(i), name)) {
+		i++;
+	}
+	return i;
+}
+
+/* What slab stands on; a name that was given is looked at even where nothing is under slab. */
+static hx_status choose_backing(struct hx_system *sys, const struct hx_boot_args *args)
+{
+	static const char key[] = "hx.physical_backing";
+	char text[NAME_BYTES];
+	bool slab = hx_streq(sys->physical->name, "slab");
+	if (!slab && !hx_command_line_get(args->command_line, key, text, sizeof text)) {
+		return HX_OK;
+	}
+	const char *name = chosen(args, key, HX_CONFIG_BACKING, text);
+	if (!backing_name_at(index_of(name, backing_name_at))) {
+		return unknown_name(2, key, name, backing_name_at);
+	}
+	sys->backing = slab ? hx_frame_trait_find(name) : NULL;
+	return HX_OK;
+}
+
 static hx_status choose(struct hx_system *sys, const struct hx_boot_args *args)
 {
+	hx_status s = check_keys(args);
+	if (s != HX_OK) {
+		return s;
+	}
 	char text[NAME_BYTES];
 	const char *name = chosen(args, "hx.physical", HX_CONFIG_PHYSICAL, text);
 	sys->physical = hx_frame_trait_find(name);
 	if (!sys->physical) {
 		return unknown_name(2, "hx.physical", name, physical_name_at);
 	}
-	if (hx_streq(name, "slab")) {
-		name = chosen(args, "hx.physical_backing", HX_CONFIG_BACKING, text);
-		sys->backing = hx_frame_trait_find(name);
-		if (!sys->backing || hx_streq(name, "slab")) {
-			return unknown_name(2, "hx.physical_backing", name, physical_name_at);
-		}
+	s = choose_backing(sys, args);
+	if (s != HX_OK) {
+		return s;
 	}
 	name = chosen(args, "hx.heap", HX_CONFIG_HEAP, text);
 	sys->heap_trait = hx_heap_trait_find(name);
@@ -124,10 +211,7 @@ static hx_status choose(struct hx_system *sys, const struct hx_boot_args *args)
 		return unknown_name(2, "hx.heap", name, heap_name_at);
 	}
 	name = chosen(args, "hx.wx", HX_CONFIG_WX, text);
-	unsigned wx = 0;
-	while (wx_name_at(wx) && !hx_streq(wx_name_at(wx), name)) {
-		wx++;
-	}
+	unsigned wx = index_of(name, wx_name_at);
 	if (!wx_name_at(wx)) {
 		return unknown_name(2, "hx.wx", name, wx_name_at);
 	}

@@ -94,38 +94,26 @@ static uint64_t size_of(unsigned order)
 	return UINT64_C(1) << order;
 }
 
-/* ---- Bits ---- */
+/* ---- Bits: a block of order k is named by its number, frame >> k ---- */
 
-/* Bit of frame @f in its word, when a bit covers 2^shift frames. */
-static inline uint64_t bit_of(uint64_t f, unsigned shift)
+static inline uint64_t bit_of(uint64_t block)
 {
-	return UINT64_C(1) << (f >> shift & 63);
+	return UINT64_C(1) << (block & 63);
 }
 
-static inline struct heads *heads_in(const struct order *o, unsigned k, uint64_t f)
+static inline struct heads *heads_of(const struct order *o, uint64_t block)
 {
-	return &o->heads[(f >> (k + 6)) - o->first_word];
-}
-
-static inline struct heads *heads_at(const struct hx_frame_allocator *a, uint64_t f, unsigned k)
-{
-	return heads_in(order_of(a, k), k, f);
-}
-
-/* The word of summary @level that covers @f. */
-static inline uint64_t *summary_in(const struct order *o, unsigned k, uint64_t f, unsigned level)
-{
-	return &o->summary[level][(f >> (k + 6 * (level + 1))) - (o->first_word >> 6 * level)];
+	return &o->heads[(block >> 6) - o->first_word];
 }
 
 static inline bool is_free(const struct hx_frame_allocator *a, uint64_t f, unsigned k)
 {
-	return (heads_at(a, f, k)->free & bit_of(f, k)) != 0;
+	return (heads_of(order_of(a, k), f >> k)->free & bit_of(f >> k)) != 0;
 }
 
 static inline bool is_used(const struct hx_frame_allocator *a, uint64_t f, unsigned k)
 {
-	return (heads_at(a, f, k)->used & bit_of(f, k)) != 0;
+	return (heads_of(order_of(a, k), f >> k)->used & bit_of(f >> k)) != 0;
 }
 
 static inline uint64_t *joined_word(const struct hx_frame_allocator *a, uint64_t f)
@@ -135,44 +123,54 @@ static inline uint64_t *joined_word(const struct hx_frame_allocator *a, uint64_t
 
 static inline bool is_joined(const struct hx_frame_allocator *a, uint64_t f)
 {
-	return f < span_end(a) && (*joined_word(a, f) & bit_of(f, 0)) != 0;
+	return f < span_end(a) && (*joined_word(a, f) & bit_of(f)) != 0;
 }
 
-/* The free word of @f has got its first bit, or lost its last one. */
-static void update_summaries(const struct order *o, unsigned k, uint64_t f, bool set)
+/* Word @w of the free bits, counted from the start of memory, has got its first bit. */
+static void raise_summaries(const struct order *o, uint64_t w)
 {
-	for (unsigned level = 1; level < o->levels; level++) {
-		uint64_t *word = summary_in(o, k, f, level);
-		uint64_t before = *word, bit = bit_of(f, k + 6 * level);
-		*word = set ? before | bit : before & ~bit;
-		if ((set ? before : *word) != 0) {
-			break;
-		}
+	uint64_t first = o->first_word, before = 0;
+	for (unsigned level = 1; before == 0 && level < o->levels; level++, w >>= 6) {
+		first >>= 6;
+		uint64_t *word = &o->summary[level][(w >> 6) - first];
+		before = *word;
+		*word = before | bit_of(w);
 	}
 }
 
-static inline void set_free(struct buddy *b, uint64_t f, unsigned k)
+/* It has lost its last one. */
+static void lower_summaries(const struct order *o, uint64_t w)
+{
+	uint64_t first = o->first_word, after = 0;
+	for (unsigned level = 1; after == 0 && level < o->levels; level++, w >>= 6) {
+		first >>= 6;
+		uint64_t *word = &o->summary[level][(w >> 6) - first];
+		after = *word & ~bit_of(w);
+		*word = after;
+	}
+}
+
+static inline void set_free(struct buddy *b, unsigned k, uint64_t block)
 {
 	struct order *o = &b->orders[k];
-	struct heads *h = heads_in(o, k, f);
-	uint64_t i = (uint64_t)(h - o->heads), before = h->free;
-	h->free = before | bit_of(f, k);
+	uint64_t i = (block >> 6) - o->first_word, before = o->heads[i].free;
+	o->heads[i].free = before | bit_of(block);
 	if (before == 0) {
-		update_summaries(o, k, f, true);
+		raise_summaries(o, block >> 6);
 	}
 	o->lowest = i < o->lowest ? i : o->lowest;
 	o->free_count++;
 	b->available |= size_of(k);
 }
 
-static inline void clear_free(struct buddy *b, uint64_t f, unsigned k)
+static inline void clear_free(struct buddy *b, unsigned k, uint64_t block)
 {
 	struct order *o = &b->orders[k];
-	struct heads *h = heads_in(o, k, f);
-	uint64_t after = h->free & ~bit_of(f, k);
+	struct heads *h = heads_of(o, block);
+	uint64_t after = h->free & ~bit_of(block);
 	h->free = after;
 	if (after == 0) {
-		update_summaries(o, k, f, false);
+		lower_summaries(o, block >> 6);
 	}
 	if (--o->free_count == 0) {
 		b->available &= ~size_of(k);
@@ -186,37 +184,44 @@ static inline void clear_free(struct buddy *b, uint64_t f, unsigned k)
 static uint64_t next_free(const struct hx_frame_allocator *a, unsigned k, uint64_t f)
 {
 	const struct order *o = order_of(a, k);
+	uint64_t first = o->first_word, last = (span_end(a) - 1) >> k;
+	uint64_t at = f >> k; /* bit of the level, counted from the start of memory */
 	unsigned level = 0;
-	while (f < span_end(a)) {
-		unsigned shift = k + 6 * level;
-		uint64_t word = level == 0 ? heads_in(o, k, f)->free : *summary_in(o, k, f, level);
-		word &= UINT64_MAX << (f >> shift & 63);
+	while (at <= last) {
+		uint64_t i = (at >> 6) - first;
+		uint64_t word = level == 0 ? o->heads[i].free : o->summary[level][i];
+		word &= UINT64_MAX << (at & 63);
 		if (word != 0) {
-			f = ((f >> shift & ~UINT64_C(63)) + hx_ctz64(word)) << shift;
+			at = (at & ~UINT64_C(63)) + hx_ctz64(word);
 			if (level == 0) {
-				return f;
+				return at << k;
 			}
-			level--; /* f is where that word begins */
+			level--;
+			at <<= 6; /* first bit of the word below */
+			first = o->first_word >> 6 * level;
+			last = (span_end(a) - 1) >> (k + 6 * level);
+		} else if (level + 1 < o->levels) {
+			level++;
+			at = (at >> 6) + 1; /* the word behind */
+			first >>= 6;
+			last >>= 6;
 		} else {
-			f = ((f >> (shift + 6)) + 1) << (shift + 6);
-			level += level + 1 < o->levels;
+			at = (at & ~UINT64_C(63)) + 64;
 		}
 	}
 	return span_end(a);
 }
 
-/* The lowest free block of order @k, which has one. */
+/* Number of the lowest free block of order @k, which has one. */
 static inline uint64_t lowest_free(const struct hx_frame_allocator *a, unsigned k)
 {
 	struct order *o = order_of(a, k);
-	uint64_t word = o->heads[o->lowest].free;
-	if (word == 0) {
+	if (o->heads[o->lowest].free == 0) {
 		uint64_t from = (o->first_word + o->lowest) << (k + 6);
 		uint64_t f = next_free(a, k, from < a->base ? a->base : from);
 		o->lowest = (f >> (k + 6)) - o->first_word;
-		return f;
 	}
-	return ((o->first_word + o->lowest) * 64 + hx_ctz64(word)) << k;
+	return ((o->first_word + o->lowest) << 6) + hx_ctz64(o->heads[o->lowest].free);
 }
 
 /* ---- Free blocks ---- */
@@ -247,18 +252,17 @@ static uint64_t free_until(const struct hx_frame_allocator *a, uint64_t first, u
 }
 
 /* Make the block free, joined with its buddy as long as that is free as well. */
-static inline void give_block(struct buddy *b, uint64_t f, unsigned k)
+static inline void give_block(struct buddy *b, unsigned k, uint64_t block)
 {
-	for (; k < HX_ORDER_MAX; k++) {
-		uint64_t buddy = f ^ size_of(k);
-		/* Same word as f's own bit; outside the span it is never set. */
-		if ((heads_in(&b->orders[k], k, f)->free & bit_of(buddy, k)) == 0) {
+	for (; k < HX_ORDER_MAX; k++, block >>= 1) {
+		/* Same word as the block's own bit; outside the span it is never set. */
+		uint64_t buddy = block ^ 1;
+		if ((heads_of(&b->orders[k], block)->free & bit_of(buddy)) == 0) {
 			break;
 		}
-		clear_free(b, buddy, k);
-		f &= ~size_of(k);
+		clear_free(b, k, buddy);
 	}
-	set_free(b, f, k);
+	set_free(b, k, block);
 }
 
 /* Make [first, end) free. */
@@ -266,7 +270,7 @@ static void give_range(struct hx_frame_allocator *a, uint64_t first, uint64_t en
 {
 	while (first < end) {
 		unsigned k = hx_frame_order_at(first, end);
-		give_block(buddy_of(a), first, k);
+		give_block(buddy_of(a), k, first >> k);
 		first += size_of(k);
 	}
 }
@@ -280,7 +284,7 @@ static void take_range(struct hx_frame_allocator *a, uint64_t first, uint64_t en
 		bool found = free_block_of(a, f, &head, &k);
 		HX_DEBUG_ASSERT(found);
 		(void)found;
-		clear_free(buddy_of(a), head, k);
+		clear_free(buddy_of(a), k, head >> k);
 		f = head + size_of(k);
 		if (head < first) {
 			give_range(a, head, first);
@@ -299,9 +303,9 @@ static void mark_used(struct hx_frame_allocator *a, uint64_t first, uint64_t cou
 	uint64_t end = first + count;
 	for (uint64_t f = first; f < end;) {
 		unsigned k = hx_frame_order_at(f, end);
-		heads_at(a, f, k)->used |= bit_of(f, k);
+		heads_of(order_of(a, k), f >> k)->used |= bit_of(f >> k);
 		if (f != first) {
-			*joined_word(a, f) |= bit_of(f, 0);
+			*joined_word(a, f) |= bit_of(f);
 			b->joins++;
 		}
 		f += size_of(k);
@@ -315,12 +319,12 @@ static void release(struct hx_frame_allocator *a, uint64_t first, uint64_t count
 	uint64_t end = first + count;
 	for (uint64_t f = first; f < end;) {
 		unsigned k = hx_frame_order_at(f, end);
-		heads_at(a, f, k)->used &= ~bit_of(f, k);
+		heads_of(order_of(a, k), f >> k)->used &= ~bit_of(f >> k);
 		if (f != first) {
-			*joined_word(a, f) &= ~bit_of(f, 0);
+			*joined_word(a, f) &= ~bit_of(f);
 			b->joins--;
 		}
-		give_block(b, f, k);
+		give_block(b, k, f >> k);
 		f += size_of(k);
 	}
 	hx_frame_note_freed(a, count);
@@ -419,18 +423,17 @@ static inline bool take_any(struct hx_frame_allocator *a, unsigned order, uint64
 		return false;
 	}
 	unsigned k = order + hx_ctz64(orders);
-	if (k > HX_ORDER_MAX) {
-		__builtin_unreachable(); /* no bit above it is ever set: gcc cannot know */
-	}
-	uint64_t f = lowest_free(a, k);
-	clear_free(b, f, k);
-	while (k > order) {
+	HX_ASSERT(k <= HX_ORDER_MAX);
+	uint64_t block = lowest_free(a, k);
+	clear_free(b, k, block);
+	while (k > order) { /* keep the lower half, free the upper one */
 		k--;
-		set_free(b, f + size_of(k), k);
+		block <<= 1;
+		set_free(b, k, block + 1);
 	}
-	heads_at(a, f, order)->used |= bit_of(f, order);
+	heads_of(&b->orders[k], block)->used |= bit_of(block);
 	hx_frame_note_taken(a, size_of(order));
-	*start = f;
+	*start = block << order;
 	return true;
 }
 
@@ -517,7 +520,7 @@ static bool no_heads(const struct hx_frame_allocator *a, unsigned k, uint64_t fi
 	for (uint64_t n; f < end; f += n << k) {
 		uint64_t blocks = ((end - 1 - f) >> k) + 1;
 		uint64_t mask = hx_frame_word_mask(f >> k, blocks, &n);
-		const struct heads *h = heads_at(a, f, k);
+		const struct heads *h = heads_of(order_of(a, k), f >> k);
 		if (((h->free | h->used) & mask) != 0) {
 			return false;
 		}
@@ -657,13 +660,15 @@ hx_status hx_frames_buddy_free(struct hx_frame_allocator *a, struct hx_pfn first
 	}
 	/* Nearly always: one piece, not part of a run. */
 	unsigned long irq = hx_frame_lock(a);
-	struct heads *h = heads_at(a, first.v, order);
-	bool whole = (h->used & bit_of(first.v, order)) != 0 &&
-		     (buddy_of(a)->joins == 0 ||
+	struct buddy *b = buddy_of(a);
+	uint64_t block = first.v >> order;
+	struct heads *h = heads_of(&b->orders[order], block);
+	bool whole = (h->used & bit_of(block)) != 0 &&
+		     (b->joins == 0 ||
 		      (!is_joined(a, first.v) && !is_joined(a, first.v + size_of(order))));
 	if (whole) {
-		h->used &= ~bit_of(first.v, order);
-		give_block(buddy_of(a), first.v, order);
+		h->used &= ~bit_of(block);
+		give_block(b, order, block);
 		hx_frame_note_freed(a, size_of(order));
 	}
 	hx_frame_unlock(a, irq);
@@ -725,10 +730,11 @@ static bool summaries_valid(const struct hx_frame_allocator *a, unsigned k)
 			set += hx_popcount64(level_word(a, k, level, i));
 		}
 		for (uint64_t i = 0; i < word_count(a, k, level - 1); i++) {
-			uint64_t f = ((a->base >> shift) + i) << shift;
-			uint64_t word = *summary_in(order_of(a, k), k, f, level);
+			uint64_t bit = (a->base >> shift) + i;
+			uint64_t word =
+				level_word(a, k, level, (bit >> 6) - (a->base >> (shift + 6)));
 			bool below = level_word(a, k, level - 1, i) != 0;
-			if (below != ((word & bit_of(f, shift)) != 0)) {
+			if (below != ((word >> (bit & 63) & 1) != 0)) {
 				return false;
 			}
 			not_zero += below;

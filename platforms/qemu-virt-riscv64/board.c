@@ -161,7 +161,9 @@ static void fill_boot_args(void)
 		add_section("guard", guard, stack, 0);
 		add_section("stack", stack, stack + BOARD_STACK_BYTES, write);
 	}
+	static const char *const own_keys[] = {"hx.paging", "hx.rfence", "hx.tick", NULL};
 	boot_args.command_line = info.command_line;
+	boot_args.own_keys = own_keys;
 	boot_args.arena = hx_boot_arena;
 	boot_args.arena_va = hx_va((uintptr_t)hx_boot_arena);
 	boot_args.sections = sections;

@@ -29,6 +29,8 @@ def parse(argv):
                    help="x86_64: q35 (default), pc, microvm, iso (GRUB image, multiboot2)")
     p.add_argument("--cpu", default=None, metavar="MODEL", help="QEMU's CPU model")
     p.add_argument("--initrd", default=None, metavar="FILE")
+    p.add_argument("--dtb", default=None, metavar="FILE",
+                   help="riscv64: the device tree to boot with; default: QEMU's own")
     p.add_argument("--compiler", default="gcc", choices=["gcc", "clang"])
     p.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     p.add_argument("--timeout", type=float, default=120, metavar="S", help="for each boot")
@@ -36,11 +38,15 @@ def parse(argv):
     if not 1 <= args.smp <= 8:
         p.error("--smp: 1 to 8")
     try:
-        guest.mebibytes(args.mem)
+        if guest.mebibytes(args.mem) == 0:
+            raise ValueError("none at all")
     except ValueError as e:
         p.error(f"--mem: {e}")
-    if args.initrd and not os.path.exists(args.initrd):
-        p.error(f"--initrd: no file {args.initrd}")
+    for option, path in (("--initrd", args.initrd), ("--dtb", args.dtb)):
+        if path and not os.path.isfile(path):
+            p.error(f"{option}: no file {path}")
+    if args.dtb and args.board != "riscv64":
+        p.error("--dtb: for riscv64 alone")
     return args
 
 
@@ -82,7 +88,7 @@ def boot(family, args):
         if machine == "iso":
             image = os.path.join(directory, "helix.iso")
         line = guest.command(family, image, machine, args.mem, args.smp, args.append, args.cpu,
-                             args.initrd)
+                             args.initrd, args.dtb)
         if args.dry_run:
             for command in [*commands, line]:
                 print(shlex.join(command))
@@ -91,8 +97,9 @@ def boot(family, args):
         if not build(commands):
             return False
         if machine == "iso":
-            guest.make_iso(kernel, args.append, directory)
-        print(f"# booting {family} on {machine}: {args.mem}, {args.smp} CPUs", flush=True)
+            guest.make_iso(kernel, args.append, directory, args.initrd)
+        print(f"# booting {family} on {machine}: {args.mem}, "
+              f"{guest.cpus_on(machine, args.smp)} CPUs", flush=True)
         outcome = guest.run(line, args.timeout, lambda text: print(text, flush=True))
     if outcome.timed_out:
         print(f"# {family}: no end after {args.timeout:g} s; stopped")

@@ -26,16 +26,25 @@ def mebibytes(size):
     return int(match[1]) << {"M": 0, "G": 10, "T": 20}[match[2]]
 
 
-def make_iso(kernel, command_line, directory):
+def cpus_on(machine, cpus):
+    """CPUs that the machine gives of those asked for: microvm, without ACPI tables, has one."""
+    return 1 if machine == "microvm" else cpus
+
+
+def make_iso(kernel, command_line, directory, initrd=None):
     """A GRUB image that boots the kernel by multiboot2."""
     tree = os.path.join(directory, "iso")
     os.makedirs(os.path.join(tree, "boot", "grub"))
     shutil.copy(kernel, os.path.join(tree, "boot", "kernel.elf"))
+    module = ""
+    if initrd:
+        shutil.copy(initrd, os.path.join(tree, "boot", "initrd"))
+        module = "\tmodule2 /boot/initrd\n"
     with open(os.path.join(tree, "boot", "grub", "grub.cfg"), "w", encoding="utf-8") as f:
         f.write("set timeout=0\nset default=0\n"
                 "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\n"
                 f'menuentry "helix" {{\n\tmultiboot2 /boot/kernel.elf {command_line}\n'
-                "\tboot\n}\n")
+                f"{module}\tboot\n}}\n")
     image = os.path.join(directory, "helix.iso")
     subprocess.run(["grub-mkrescue", "-o", image, tree], check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -43,8 +52,9 @@ def make_iso(kernel, command_line, directory):
 
 
 def command(family, kernel, machine=None, memory="256M", cpus=4, append="", cpu=None,
-            initrd=None, icount=False, extra=()):
-    """QEMU's argument list. With machine "iso", kernel is the image of make_iso()."""
+            initrd=None, dtb=None, icount=False, extra=()):
+    """QEMU's argument list. With machine "iso", kernel is the image of make_iso(), which holds
+    the command line and the initrd."""
     machine = machine or MACHINES[family][0]
     size = mebibytes(memory)
     # reserve=off: a terabyte of guest RAM costs what the guest touches.
@@ -58,8 +68,7 @@ def command(family, kernel, machine=None, memory="256M", cpus=4, append="", cpu=
         cpu = cpu or ("max" if size < mebibytes("512G") else "max,phys-bits=46")
         line = ["qemu-system-x86_64", "-M", f"{board},{options}", "-cpu", cpu,
                 "-nodefaults", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
-        if machine == "microvm":
-            cpus = 1  # without ACPI tables there is one
+        cpus = cpus_on(machine, cpus)
     if family == "riscv64" and cpu:
         line += ["-cpu", cpu]
     line += [*backend, "-m", f"{size}M", "-smp", str(cpus), "-display", "none",
@@ -74,6 +83,8 @@ def command(family, kernel, machine=None, memory="256M", cpus=4, append="", cpu=
             line += ["-append", append]
         if initrd:
             line += ["-initrd", initrd]
+        if dtb:
+            line += ["-dtb", dtb]
     return [*line, *extra]
 
 

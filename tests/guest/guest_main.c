@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
  * The TAP kernel: boots the whole stack on a board, then runs the suites that
- * hosted runs share. "hx.suite=NAME" on the command line runs one of them.
+ * hosted runs share. "suite=NAME" on the command line runs one of them.
  */
 #include <hx/platform.h>
 
@@ -50,7 +50,7 @@ static void say(const char *format, ...)
 static bool wanted(const struct hx_test_suite *suite)
 {
 	char name[32];
-	return !hx_command_line_get(sys.command_line, "hx.suite", name, sizeof name) ||
+	return !hx_command_line_get(sys.command_line, "suite", name, sizeof name) ||
 	       hx_streq(name, suite->name);
 }
 

@@ -304,8 +304,31 @@ def guests(family, compiler):
     return step
 
 
-# (name, family, arguments of platforms/boot, lines that must stand in the log, exit well?)
-def boots():
+def memory_dtb(path, words):
+    """The device tree of the riscv64 board as QEMU writes it, with other words for its RAM."""
+    commands = [["qemu-system-riscv64", "-M", f"virt,dumpdtb={path}", "-m", "256M", "-smp", "4"],
+                ["fdtput", "-t", "x", path, "/memory@80000000", "reg",
+                 *[f"{half:x}" for word in words for value in word
+                   for half in (value >> 32, value & 0xffffffff)]]]
+    for command in commands:
+        status, output = run(command, timeout=20)
+        if status != 0:
+            raise RuntimeError(f"{command}: {output}")
+    return path
+
+
+# RAM in pieces: unsorted, overlapping, touching, empty, wrapping, and one with the image.
+PIECES = [(0x8a000000, 0x2000000), (0x80000000, 0x3000000), (0x82000000, 0x3000000),
+          (0x88000000, 0x3000000), (0x86000000, 0), (0xfffffffffffff000, 0x2000),
+          (0x8e000000, 0x2000000)]
+# What normalising makes of them, up to what the kernel itself takes.
+PIECES_SEEN = ["0x000088000000 + 0x000004000000  node 0  RAM",
+               "0x00008e000000 + 0x000001e00000  node 0  RAM"]
+
+
+# (name, family, arguments of platforms/boot or what makes them, words that must stand in the
+# log, exit well?)
+def boots(directory):
     for family in ("riscv64", "x86_64"):
         yield f"{family}-default", family, [], [], True
         for profile in ("minimal", "server"):
@@ -321,29 +344,42 @@ def boots():
         yield f"{family}-64G-8-cpus", family, ["--mem", "64G", "--smp", "8"], [], True
         yield f"{family}-1T", family, ["--mem", "1T", "--profile", "server"], [], True
         yield (f"{family}-initrd", family, ["--initrd", os.path.join(ROOT, "README.md")],
-               ["initrd"], True)
+               ["  node 0  initrd"], True)
         yield f"{family}-clang", family, ["--compiler", "clang"], [], True
     for machine in ("pc", "microvm", "iso"):
         yield f"x86_64-{machine}", "x86_64", ["--machine", machine], [], True
+    yield ("x86_64-iso-initrd", "x86_64",
+           ["--machine=iso", "--initrd", os.path.join(ROOT, "README.md")],
+           ["  node 0  initrd"], True)
     yield "x86_64-qemu64", "x86_64", ["--cpu", "qemu64"], [], True
     yield "riscv64-sv39", "riscv64", ["--append", "hx.paging=sv39"], ["3 levels"], True
+    yield ("riscv64-pieces", "riscv64",
+           lambda: ["--dtb", memory_dtb(os.path.join(directory, "pieces.dtb"), PIECES)],
+           PIECES_SEEN, True)
+    yield ("riscv64-no-memory", "riscv64",
+           lambda: ["--dtb", memory_dtb(os.path.join(directory, "none.dtb"),
+                                        [(0x80000000, 0)])],
+           ["firmware names no usable RAM"], False)
     # The image and little more.
     yield "riscv64-too-small", "riscv64", ["--mem", "8M"], ["refused", "OUT_OF_MEMORY"], False
     yield "x86_64-too-small", "x86_64", ["--mem", "6M"], ["refused", "OUT_OF_MEMORY"], False
 
 
 def step_boots(report, name):
-    for boot, family, arguments, needles, well in boots():
-        full = f"{name}/{boot}"
-        if not report.wants(full):
-            continue
-        status, output = run([os.path.join(ROOT, "platforms", "boot"), family, *arguments,
-                              "--timeout", "90"], timeout=400)
-        missing = [n for n in needles if n not in output]
-        hung = "no end after" in output
-        report.result(full, (status == 0) == well and not missing and not hung,
-                      f"{output}\nmissing: {missing}\nstatus {status}, expected "
-                      f"{'0' if well else 'not 0'}")
+    with tempfile.TemporaryDirectory() as directory:
+        for boot, family, arguments, needles, well in boots(directory):
+            full = f"{name}/{boot}"
+            if not report.wants(full):
+                continue
+            if callable(arguments):
+                arguments = arguments()
+            status, output = run([os.path.join(ROOT, "platforms", "boot"), family, *arguments,
+                                  "--timeout", "90"], timeout=400)
+            missing = [n for n in needles if n not in output]
+            hung = "no end after" in output
+            report.result(full, (status == 0) == well and not missing and not hung,
+                          f"{output}\nmissing: {missing}\nstatus {status}, expected "
+                          f"{'0' if well else 'not 0'}")
 
 
 STEPS = [

@@ -44,6 +44,7 @@ static const struct hx_boot_args *args_at(uint64_t pa, const char *command_line)
 		0,
 		HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE,
 	};
+	static const char *const own_keys[] = {"hx.own", NULL};
 	static const char *const names[SECTIONS] = {"text", "rodata", "data", "guard", "stack"};
 	uintptr_t va = (uintptr_t)0 - (uintptr_t)HX_GIB(1);
 	uint64_t at = pa;
@@ -55,6 +56,7 @@ static const struct hx_boot_args *args_at(uint64_t pa, const char *command_line)
 	}
 	args = (struct hx_boot_args){
 		.command_line = command_line,
+		.own_keys = own_keys,
 		.arena = hx_ptr(hx_pa(sections[DATA].pa.v + HX_KIB(64))),
 		.arena_va = hx_va(sections[DATA].va.v + (uintptr_t)HX_KIB(64)),
 		.sections = sections,
@@ -157,17 +159,31 @@ HX_TEST(every_allocator_by_command_line)
 HX_TEST(unknown_names_are_refused)
 {
 	static const struct hx_memory_range ram[] = {{{0}, HX_MIB(64), HX_MEMORY_RAM, 0}};
-	static const char *const lines[] = {"hx.physical=best", "hx.heap=glibc", "hx.wx=maybe",
-					    "hx.physical=", "hx.physical=slab "
-							    "hx.physical_backing=slab"};
-	for (unsigned i = 0; i < HX_ARRAY_LENGTH(lines); i++) {
-		if (i == 4 && !hx_frame_trait_find("slab")) {
-			continue; /* this build has no slab to stand on itself */
-		}
-		HX_CHECK_STATUS(boot_machine(ram, 1, HX_MIB(4), lines[i]), HX_INVALID_ARGUMENT);
-		HX_CHECK(strstr(log_text, "allowed:") != NULL);
-		HX_CHECK(strstr(log_text, "bump") != NULL || strstr(log_text, "force") != NULL);
+	static const struct {
+		const char *line, *refusal;
+	} cases[] = {
+		{"hx.physical=best", "hx.physical=best is not built in; allowed: bump"},
+		{"hx.heap=glibc", "hx.heap=glibc is not built in; allowed: bump"},
+		{"hx.wx=maybe", "hx.wx=maybe is not built in; allowed: force refuse off"},
+		{"hx.physical=", "hx.physical= is not built in; allowed: bump"},
+		{"hx.physical_backing=best", "hx.physical_backing=best is not built in; allowed: "
+					     "bitmap"},
+		{"hx.physical_backing=bump", "hx.physical_backing=bump is not built in"},
+		{"hx.physical_backing=slab", "hx.physical_backing=slab is not built in"},
+		{"quiet hx.physcal=bitmap", "hx.physcal=bitmap: unknown key; allowed: hx.physical "},
+		{"hx.heap", "hx.heap: unknown key"},
+		{"hx.physical_=bump", "hx.physical_=bump: unknown key"},
+		{"hx.=1", "hx.=1: unknown key"},
+		{"hx.own=1 hx.owner=1", "hx.owner=1: unknown key; allowed: hx.physical "
+					"hx.physical_backing hx.heap hx.wx hx.own"},
+	};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(cases); i++) {
+		HX_CHECK_STATUS(boot_machine(ram, 1, HX_MIB(4), cases[i].line),
+				HX_INVALID_ARGUMENT);
+		HX_CHECK(strstr(log_text, cases[i].refusal) != NULL);
 	}
+	HX_CHECK_STATUS(boot_machine(ram, 1, HX_MIB(4), "hx.own=best hxx=1 hx physical=best"),
+			HX_OK);
 	HX_CHECK_STATUS(hx_boot(NULL, &args), HX_INVALID_ARGUMENT);
 	HX_CHECK_STATUS(hx_boot(&sys, NULL), HX_INVALID_ARGUMENT);
 }

@@ -755,7 +755,9 @@ HX_TEST(translate_follows_no_freed_table)
 	world_on_free = check_retired;
 	start_cpus(2, translate);
 	HX_BAIL();
-	for (unsigned i = 0; i < 3000 || (translated == 0 && i < 100000); i++) {
+	for (unsigned i = 0; i < 3000 || (__atomic_load_n(&translated, __ATOMIC_RELAXED) == 0 &&
+					  i < 100000);
+	     i++) {
 		HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(DATA_PA), 2 * L1 + 3 * PAGE,
 				       URW | (i % 2 ? HX_MAP_NO_HUGE : 0)),
 				HX_OK);

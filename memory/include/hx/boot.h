@@ -46,7 +46,10 @@ struct hx_device_window {
 };
 
 struct hx_boot_args {
-	const char *command_line; /* may be NULL */
+	const char *command_line; /* may be NULL; words that begin with "hx." must be known */
+	/** Keys beside the library's, such as "hx.paging", that the kernel itself reads. NULL ends
+	 *  them; NULL: none. */
+	const char *const *own_keys;
 	/**
 	 * HX_BOOT_ARENA_BYTES for the bump heap, whole pages inside a writable
 	 * section. Static storage of the kernel; hx_boot_arena serves.

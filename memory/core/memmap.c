@@ -347,7 +347,8 @@ struct hx_pa hx_memmap_ram_end(const struct hx_memmap *m)
 {
 	for (unsigned i = m->count; i-- > 0;) {
 		enum hx_memory_type type = m->regions[i].type;
-		if (type == HX_MEMORY_RAM || type == HX_MEMORY_KERNEL) {
+		if (type == HX_MEMORY_RAM || type == HX_MEMORY_KERNEL ||
+		    type == HX_MEMORY_INITRD) {
 			return hx_pa(end_of(&m->regions[i]));
 		}
 	}

@@ -120,7 +120,8 @@ static void check_same(void)
 		if (r) {
 			HX_REQUIRE(r->type == model.type[f] && r->node == model.node[f]);
 			total[r->type] += HX_FRAME_BYTES;
-			if (r->type == HX_MEMORY_RAM || r->type == HX_MEMORY_KERNEL) {
+			if (r->type == HX_MEMORY_RAM || r->type == HX_MEMORY_KERNEL ||
+			    r->type == HX_MEMORY_INITRD) {
 				ram_end = first_byte(f) + HX_FRAME_BYTES;
 			}
 		}

@@ -73,7 +73,10 @@ const struct hx_memory_range *hx_memmap_find(const struct hx_memmap *m, struct h
 /** Bytes of all regions of @p type. */
 uint64_t hx_memmap_total(const struct hx_memmap *m, enum hx_memory_type type);
 
-/** First byte behind the last region of RAM or KERNEL type; 0 when there is none. */
+/**
+ * First byte behind the last region that is RAM by nature, whoever holds it now
+ * (RAM, KERNEL, INITRD); 0 when there is none.
+ */
 struct hx_pa hx_memmap_ram_end(const struct hx_memmap *m);
 
 /** HX_OK, or CORRUPTED when unsorted, overlapping, unaligned, empty or unjoined. */

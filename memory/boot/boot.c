@@ -528,8 +528,11 @@ static hx_status donate_arena(struct hx_system *sys, const struct hx_boot_args *
 		return s;
 	}
 	s = hx_frames_donate(&sys->frames, hx_pa_to_pfn(pa), rest >> HX_FRAME_SHIFT);
-	sys->bump_donated_bytes = s == HX_OK ? rest : 0;
-	return s;
+	if (s != HX_OK) {
+		return s;
+	}
+	sys->bump_donated_bytes = rest;
+	return hx_heap_bump_cut(&sys->heap.backends[0], kept);
 }
 
 static hx_status use_heap(struct hx_system *sys)

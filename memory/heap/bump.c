@@ -162,14 +162,34 @@ hx_status hx_heap_bump_validate(struct hx_heap_backend *b)
 	return taken == b->taken_bytes ? HX_OK : HX_CORRUPTED;
 }
 
+static struct hx_heap_chunk *arena_chunk(const struct hx_heap_backend *b)
+{
+	struct hx_heap_chunk *c = hx_heap_chunks_of(b)->newest;
+	while (c != NULL && c->run.frames != 0) {
+		c = c->next;
+	}
+	return c;
+}
+
 void *hx_heap_bump_top(const struct hx_heap_backend *b)
 {
-	for (const struct hx_heap_chunk *c = hx_heap_chunks_of(b)->newest; c != NULL; c = c->next) {
-		if (c->run.frames == 0) {
-			return c->top;
-		}
+	const struct hx_heap_chunk *c = arena_chunk(b);
+	return c != NULL ? c->top : NULL;
+}
+
+hx_status hx_heap_bump_cut(struct hx_heap_backend *b, uint64_t bytes)
+{
+	struct hx_heap_chunk *c = arena_chunk(b);
+	uint8_t *end = (uint8_t *)b->arena + bytes;
+	hx_status status = HX_INVALID_SIZE;
+	unsigned long irq = hx_lock_acquire(&b->lock);
+	if (c != NULL && bytes <= b->arena_bytes && end >= c->top && end <= c->end) {
+		hx_heap_chunk_cut(b, c, end);
+		b->arena_bytes = bytes;
+		status = HX_OK;
 	}
-	return NULL;
+	hx_lock_release(&b->lock, irq);
+	return status;
 }
 
 HX_HEAP_TRAIT_DEFINE(bump);

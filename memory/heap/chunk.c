@@ -40,6 +40,13 @@ static struct hx_heap_chunk *chunk_make(const struct hx_heap_backend *b, void *s
 	return c;
 }
 
+void hx_heap_chunk_cut(const struct hx_heap_backend *b, struct hx_heap_chunk *c, uint8_t *end)
+{
+	HX_ASSERT(c->top <= end && end <= c->end);
+	c->end = end;
+	c->check = chunk_check(b, c);
+}
+
 struct hx_heap_chunk *hx_heap_chunk_of_arena(struct hx_heap_backend *b)
 {
 	uintptr_t start = (uintptr_t)b->arena, end;

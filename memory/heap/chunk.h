@@ -128,6 +128,8 @@ struct hx_heap_chunk *hx_heap_chunk_of_arena(struct hx_heap_backend *b);
  * as the backend grows, when that can be had. Takes no lock of the backend.
  */
 struct hx_heap_chunk *hx_heap_chunk_grow(struct hx_heap_backend *b, uint64_t bytes, uint64_t align);
+/** The chunk ends at @p end, not below its top, from now on. */
+void hx_heap_chunk_cut(const struct hx_heap_backend *b, struct hx_heap_chunk *chunk, uint8_t *end);
 /** The backend's chunk with @p p in its blocks, below top; NULL if none. */
 struct hx_heap_chunk *hx_heap_chunk_find(const struct hx_heap_backend *b, const void *p);
 /** Is the header what this backend wrote there? (next and top apart) */

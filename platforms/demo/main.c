@@ -90,13 +90,27 @@ static void check_nothing_leaked(const struct holdings *before)
 		    (unsigned long long)database);
 }
 
+static bool count_writable_code(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+				uint64_t flags)
+{
+	(void)va;
+	(void)pa;
+	(void)bytes;
+	*(uint64_t *)context += (flags & HX_PAGE_WRITABLE) && !(flags & HX_PAGE_NO_EXECUTE);
+	return true;
+}
+
 static void check_everything(void)
 {
+	uint64_t writable_code = 0;
+	hx_pagetable_visit(&demo_system.kernel_table, count_writable_code, &writable_code);
 	hx_log("validators:");
 	demo_result(hx_memmap_validate(&demo_system.map) == HX_OK, "memory map");
 	demo_result(hx_frames_validate(&demo_system.frames) == HX_OK, "frame allocators");
 	demo_result(hx_pagetable_validate(&demo_system.kernel_table) == HX_OK,
 		    "kernel page table");
+	demo_result(writable_code == 0, "%llu kernel pages are writable and executable",
+		    (unsigned long long)writable_code);
 	demo_result(hx_heap_validate(&demo_system.heap) == HX_OK, "kernel heap");
 	demo_result(hx_capability_validate(&demo_system.capabilities) == HX_OK,
 		    "capability table");

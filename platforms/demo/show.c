@@ -62,42 +62,82 @@ static enum ink ink_of_frame(uint64_t pa, uint64_t arena, uint64_t arena_end)
 	return r->type == HX_MEMORY_RAM ? INK_FREE : INK_OTHER;
 }
 
-/*
- * Each region of RAM and what touches it, a row of at most 64 cells; a cell
- * shows the rarest thing found in it. Cells of more than SAMPLES frames are
- * sampled, so that a terabyte is drawn as fast as a gigabyte.
- */
-static void draw_row(uint64_t start, uint64_t end, uint64_t arena, uint64_t arena_end)
+enum { CELLS = 64, SAMPLES = 4096, ROWS = 6, ENLARGED_FRAMES = 16 };
+
+/* Where the part of the bump arena that is in use lies. */
+struct arena {
+	uint64_t start, used_end;
+};
+
+/* What is in [start, end): a bit for each kind. Of more than SAMPLES frames some are looked at. */
+static unsigned inks_of(uint64_t start, uint64_t end, const struct arena *arena)
 {
-	enum { CELLS = 64, SAMPLES = 4096 };
-	char row[CELLS + 1];
 	uint64_t frames = (end - start) >> HX_FRAME_SHIFT;
+	uint64_t step = (frames + SAMPLES - 1) / SAMPLES;
+	unsigned inks = 0;
+	for (uint64_t f = 0; f < frames; f += step) {
+		inks |= 1u << ink_of_frame(start + (f << HX_FRAME_SHIFT), arena->start,
+					   arena->used_end);
+	}
+	return inks;
+}
+
+/* More than one kind that is neither free nor a hole. */
+static bool is_mixed(unsigned inks)
+{
+	inks &= ~(1u << INK_FREE | 1u << INK_HOLE);
+	return (inks & (inks - 1)) != 0;
+}
+
+static enum ink rarest(unsigned inks)
+{
+	enum ink ink = INK_BUMP;
+	while (ink < INK_HOLE && !(inks & 1u << ink)) {
+		ink++;
+	}
+	return ink;
+}
+
+/*
+ * A row of at most CELLS cells; a cell shows the rarest kind found in it. Below
+ * it, cells that hold several kinds are drawn as rows of their own, ROWS at the
+ * most in all. A terabyte is drawn as fast as a gigabyte.
+ */
+static void draw_row(uint64_t start, uint64_t end, const struct arena *arena, unsigned *rows)
+{
+	char row[CELLS + 1];
+	uint64_t mixed = 0, frames = (end - start) >> HX_FRAME_SHIFT;
 	unsigned cells = frames < CELLS ? (unsigned)frames : CELLS;
 	for (unsigned c = 0; c < cells; c++) {
 		uint64_t first = frames * c / cells, last = frames * (c + 1) / cells;
-		uint64_t step = (last - first + SAMPLES - 1) / SAMPLES;
-		enum ink best = INK_HOLE;
-		for (uint64_t f = first; f < last; f += step) {
-			enum ink ink =
-				ink_of_frame(start + (f << HX_FRAME_SHIFT), arena, arena_end);
-			best = ink < best ? ink : best;
-		}
-		row[c] = ink_letter[best];
+		unsigned inks = inks_of(start + (first << HX_FRAME_SHIFT),
+					start + (last << HX_FRAME_SHIFT), arena);
+		row[c] = ink_letter[rarest(inks)];
+		mixed |= (uint64_t)(is_mixed(inks) && last - first > ENLARGED_FRAMES) << c;
 	}
 	row[cells] = '\0';
 	hx_log("  0x%012llx |%s| %llu KiB a cell", ull(start), row,
 	       ull((end - start) / cells >> 10));
+	for (unsigned c = 0; c < cells && *rows > 0; c++) {
+		if (mixed >> c & 1) {
+			uint64_t first = frames * c / cells, last = frames * (c + 1) / cells;
+			--*rows;
+			draw_row(start + (first << HX_FRAME_SHIFT), start + (last << HX_FRAME_SHIFT),
+				 arena, rows);
+		}
+	}
 }
 
 void demo_draw_memory(void)
 {
 	const struct hx_boot_args *args = hx_platform_boot_args();
-	uint64_t arena = image_pa(args->arena_va.v);
 	uint64_t used = demo_system.bump_used_bytes;
-	uint64_t arena_end = arena + hx_align_down(used + HX_FRAME_BYTES - 1, HX_FRAME_BYTES);
+	struct arena arena = {.start = image_pa(args->arena_va.v)};
+	arena.used_end = arena.start + hx_align_down(used + HX_FRAME_BYTES - 1, HX_FRAME_BYTES);
+	unsigned rows = ROWS;
 	hx_log("memory, drawn: K kernel image and metadata, b bump objects, T page tables, "
 	       "h heap,");
-	hx_log("               r reserved and firmware, . free");
+	hx_log("               r reserved and firmware, . free; what is mixed is enlarged below");
 	const struct hx_memmap *map = &demo_system.map;
 	for (unsigned i = 0; i < map->count;) {
 		uint64_t start = map->regions[i].base.v, end = start;
@@ -108,7 +148,7 @@ void demo_draw_memory(void)
 			ram = ram || map->regions[i].type == HX_MEMORY_RAM;
 		}
 		if (ram) {
-			draw_row(start, end, arena, arena_end);
+			draw_row(start, end, &arena, &rows);
 		}
 	}
 }

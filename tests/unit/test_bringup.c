@@ -128,6 +128,10 @@ HX_TEST(one_piece_of_ram)
 	touch_all_memory(UINT64_MAX);
 	expect_whole();
 	HX_CHECK(sys.bump_donated_bytes > HX_MIB(3));
+	struct hx_heap_stats stats;
+	hx_heap_stats(&sys.heap, &stats);
+	/* What was donated is the frames', no longer the heap's. */
+	HX_CHECK(stats.managed_bytes < HX_BOOT_ARENA_BYTES / 2);
 }
 
 HX_TEST(every_allocator_by_command_line)

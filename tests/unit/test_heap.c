@@ -1144,6 +1144,17 @@ HX_TEST(bump_top_bounds_all_that_was_handed_out)
 		top = now;
 	}
 	/* The rest is somebody else's from here on; what was handed out is not. */
+	uint64_t used = (uint64_t)(top - arena);
+	HX_CHECK_STATUS(hx_heap_bump_cut(&heap.backends[0], used - 1), HX_INVALID_SIZE);
+	HX_CHECK_STATUS(hx_heap_bump_cut(&heap.backends[0], sizeof arena + 1), HX_INVALID_SIZE);
+	HX_CHECK_STATUS(hx_heap_bump_cut(&heap.backends[0], UINT64_MAX), HX_INVALID_SIZE);
+	HX_CHECK_STATUS(hx_heap_bump_cut(&heap.backends[0], used), HX_OK);
+	struct hx_heap_stats cut;
+	hx_heap_stats(&heap, &cut);
+	HX_CHECK_EQUAL(cut.managed_bytes, used);
+	HX_CHECK_EQUAL(cut.largest_free, 0);
+	HX_CHECK_STATUS(hx_heap_allocate(&heap, 1, 0, 0).status, HX_OUT_OF_MEMORY);
+	model.failures++;
 	hx_memset(top, 0xff, (size_t)(arena + sizeof arena - top));
 	HX_CHECK_STATUS(hx_heap_validate(&heap), HX_OK);
 	REFUSED(hx_heap_free(&heap, top), HX_FOREIGN_FREE);

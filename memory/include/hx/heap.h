@@ -175,5 +175,11 @@ HX_NODISCARD hx_status hx_heap_validate(struct hx_heap *h);
  * arena + arena_bytes, can be donated once the backend is retired. NULL: no arena.
  */
 void *hx_heap_bump_top(const struct hx_heap_backend *b);
+/**
+ * bump only: the arena is its first @p bytes from now on, the rest is no more the
+ * heap's. INVALID_SIZE, nothing changed, when something handed out lies behind, or
+ * more than the arena is named.
+ */
+HX_NODISCARD hx_status hx_heap_bump_cut(struct hx_heap_backend *b, uint64_t bytes);
 
 #endif

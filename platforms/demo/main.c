@@ -95,11 +95,9 @@ static void check_everything(void)
 	hx_log("validators:");
 	demo_result(hx_memmap_validate(&demo_system.map) == HX_OK, "memory map");
 	demo_result(hx_frames_validate(&demo_system.frames) == HX_OK, "frame allocators");
-	demo_result(hx_pagetable_validate(&demo_system.kernel_table) == HX_OK,
-		    "kernel page table");
+	demo_result(hx_pagetable_validate(&demo_system.kernel_table) == HX_OK, "kernel page table");
 	demo_result(hx_heap_validate(&demo_system.heap) == HX_OK, "kernel heap");
-	demo_result(hx_capability_validate(&demo_system.capabilities) == HX_OK,
-		    "capability table");
+	demo_result(hx_capability_validate(&demo_system.capabilities) == HX_OK, "capability table");
 }
 
 void hx_main(void)

@@ -7,7 +7,8 @@
  * against the blob before it is followed, strings must end inside it, nothing
  * is written, nothing is allocated, nothing recurses. A reader that refuses a
  * blob says so with false; iterators end early at the first broken record.
- * Parts of the boot information that are damaged count as absent. Ranges come out as firmware wrote them: hx/memmap.h normalises.
+ * Parts of the boot information that are damaged count as absent. Ranges come
+ * out as firmware wrote them: hx/memmap.h normalises.
  */
 #ifndef HX_DISCOVERY_H
 #define HX_DISCOVERY_H

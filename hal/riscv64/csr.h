@@ -42,8 +42,8 @@
 
 static inline uint64_t hx_satp(unsigned levels, uint16_t asid, uint64_t root_pa)
 {
-	return (uint64_t)(levels + 5) << HX_SATP_MODE_SHIFT |
-	       (uint64_t)asid << HX_SATP_ASID_SHIFT | root_pa >> 12;
+	return (uint64_t)(levels + 5) << HX_SATP_MODE_SHIFT | (uint64_t)asid << HX_SATP_ASID_SHIFT |
+	       root_pa >> 12;
 }
 
 /* Levels of the translation in force; meaningless while there is none. */

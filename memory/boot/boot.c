@@ -309,9 +309,9 @@ static hx_status protect_own(struct hx_system *sys, const struct hx_boot_args *a
 	for (unsigned i = 0; s == HX_OK && i < args->section_count; i++) {
 		const struct hx_image_section *p = &args->sections[i];
 		const struct hx_memory_range *in = hx_memmap_find(&sys->map, p->pa);
-		s = hx_memmap_add(&sys->map, (struct hx_memory_range){p->pa, p->bytes,
-								      HX_MEMORY_KERNEL,
-								      in ? in->node : 0});
+		s = hx_memmap_add(&sys->map,
+				  (struct hx_memory_range){p->pa, p->bytes, HX_MEMORY_KERNEL,
+							   in ? in->node : 0});
 	}
 	return s;
 }
@@ -359,8 +359,8 @@ static hx_status stage4(struct hx_system *sys, const struct hx_boot_args *args)
 	struct hx_pa end = hx_memmap_ram_end(&sys->map);
 
 	uint64_t directory_bytes = hx_framedb_directory_bytes(end);
-	struct hx_pa_result directory = hx_memmap_take(&sys->map, directory_bytes,
-						       HX_FRAME_BYTES, hx_pa(window));
+	struct hx_pa_result directory =
+		hx_memmap_take(&sys->map, directory_bytes, HX_FRAME_BYTES, hx_pa(window));
 	if (directory.status != HX_OK) {
 		return refused(4, directory.status, "RAM too small for the frame database");
 	}
@@ -395,8 +395,8 @@ static hx_status prepare_windows(struct hx_system *sys, const struct hx_boot_arg
 	sys->dynamic_base = hx_va(hx_kernel_start() + (uintptr_t)sys->direct_bytes);
 	/* One root entry's worth. */
 	sys->dynamic_bytes = UINT64_C(1) << (g->va_bits - g->bits[g->levels - 1]);
-	hx_status s = hx_pagetable_prepare(&sys->kernel_table, sys->dynamic_base,
-					   sys->dynamic_bytes);
+	hx_status s =
+		hx_pagetable_prepare(&sys->kernel_table, sys->dynamic_base, sys->dynamic_bytes);
 	for (unsigned i = 0; s == HX_OK && i < args->section_count; i++) {
 		s = hx_pagetable_prepare(&sys->kernel_table, args->sections[i].va,
 					 args->sections[i].bytes);
@@ -486,9 +486,9 @@ static hx_status stage5(struct hx_system *sys, const struct hx_boot_args *args)
 	done(sys, &w, 5,
 	     "MMU on our tables: %u levels, %llu tables, %llu huge and %llu small leaves, %llu "
 	     "writable and executable",
-	     hx_hal_geometry.levels,
-	     (unsigned long long)sys->kernel_table.counters.tables, (unsigned long long)leaves.huge,
-	     (unsigned long long)leaves.pages, (unsigned long long)leaves.writable_executable);
+	     hx_hal_geometry.levels, (unsigned long long)sys->kernel_table.counters.tables,
+	     (unsigned long long)leaves.huge, (unsigned long long)leaves.pages,
+	     (unsigned long long)leaves.writable_executable);
 	return HX_OK;
 }
 
@@ -537,19 +537,20 @@ static hx_status donate_arena(struct hx_system *sys, const struct hx_boot_args *
 
 static hx_status use_heap(struct hx_system *sys)
 {
-	return hx_heap_use(&sys->heap, &(struct hx_heap_config){
-					       .trait = sys->heap_trait,
-					       .frames = &sys->frames,
-					       .db = &sys->framedb,
-					       .limit_bytes = (uint64_t)HX_CONFIG_HEAP_LIMIT_KB << 10,
-				       });
+	return hx_heap_use(&sys->heap,
+			   &(struct hx_heap_config){
+				   .trait = sys->heap_trait,
+				   .frames = &sys->frames,
+				   .db = &sys->framedb,
+				   .limit_bytes = (uint64_t)HX_CONFIG_HEAP_LIMIT_KB << 10,
+			   });
 }
 
 static enum hx_outcome relieve(void *context, const struct hx_incident *incident)
 {
 	uint64_t wanted = (incident->bytes + HX_FRAME_BYTES - 1) >> HX_FRAME_SHIFT;
 	return hx_pressure_raise(context, wanted > 0 ? wanted : 1) ? HX_OUTCOME_RETRY
-								    : HX_OUTCOME_RETURN;
+								   : HX_OUTCOME_RETURN;
 }
 
 static bool raise_pressure(void *context, uint64_t frames_wanted)
@@ -579,8 +580,8 @@ static hx_status start_services(struct hx_system *sys)
 	if (s != HX_OK) {
 		return s;
 	}
-	struct hx_ptr_result slots = hx_heap_allocate_array(
-		&sys->heap, CAPABILITY_SLOTS, sizeof(struct hx_capability), 0);
+	struct hx_ptr_result slots = hx_heap_allocate_array(&sys->heap, CAPABILITY_SLOTS,
+							    sizeof(struct hx_capability), 0);
 	if (slots.status != HX_OK) {
 		return slots.status;
 	}
@@ -588,8 +589,7 @@ static hx_status start_services(struct hx_system *sys)
 	if (s != HX_OK) {
 		return s;
 	}
-	struct hx_token_result token =
-		hx_capability_create(&sys->capabilities, sys, HX_RIGHTS_ALL);
+	struct hx_token_result token = hx_capability_create(&sys->capabilities, sys, HX_RIGHTS_ALL);
 	sys->root_token = token.value;
 	return token.status;
 }

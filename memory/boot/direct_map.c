@@ -44,8 +44,8 @@ static hx_status flush_piece(struct hx_pagetable *t, struct piece *p)
 	return s;
 }
 
-static hx_status extend_piece(struct hx_pagetable *t, struct piece *p, uint64_t start,
-			      uint64_t end, uint64_t flags)
+static hx_status extend_piece(struct hx_pagetable *t, struct piece *p, uint64_t start, uint64_t end,
+			      uint64_t flags)
 {
 	if (p->end != start || p->flags != flags) {
 		hx_status s = flush_piece(t, p);
@@ -107,9 +107,10 @@ hx_status hx_boot_map_image(struct hx_system *sys, const struct hx_boot_args *ar
 		if (s->flags == 0 || s->bytes == 0) {
 			continue; /* a guard */
 		}
-		hx_status status = hx_map(&sys->kernel_table, s->va, s->pa, s->bytes,
-					  s->flags | HX_PAGE_GLOBAL | HX_PAGE_ACCESSED |
-						  (s->flags & HX_PAGE_WRITABLE ? HX_PAGE_DIRTY : 0));
+		hx_status status =
+			hx_map(&sys->kernel_table, s->va, s->pa, s->bytes,
+			       s->flags | HX_PAGE_GLOBAL | HX_PAGE_ACCESSED |
+				       (s->flags & HX_PAGE_WRITABLE ? HX_PAGE_DIRTY : 0));
 		if (status != HX_OK) {
 			hx_log("[hx:stage 5] image section %s: %s", s->name,
 			       hx_status_name(status));

@@ -125,7 +125,8 @@ static inline bool hx_frame_in_span(const struct hx_frame_allocator *a, uint64_t
 /* A span that the traits can number: not empty, below HX_FRAMES_END. */
 static inline bool hx_frame_span_valid(uint64_t base, uint64_t span_frames)
 {
-	return span_frames > 0 && span_frames <= HX_FRAMES_END && base <= HX_FRAMES_END - span_frames;
+	return span_frames > 0 && span_frames <= HX_FRAMES_END &&
+	       base <= HX_FRAMES_END - span_frames;
 }
 
 /*

@@ -55,12 +55,12 @@ static void play_with(const struct hx_frame_trait *trait, struct hx_pfn first, v
 	trait->drain(&a);
 	bool frees = freed != HX_NOT_SUPPORTED; /* bump never does */
 	demo_result(s == HX_OK && one.status == HX_OK && run.status == HX_OK &&
-			    (!frees || (freed == HX_OK && again == HX_DOUBLE_FREE &&
-					run_freed == HX_OK &&
-					trait->free_frames(&a) == PLAYGROUND_FRAMES)),
+			    (!frees ||
+			     (freed == HX_OK && again == HX_DOUBLE_FREE && run_freed == HX_OK &&
+			      trait->free_frames(&a) == PLAYGROUND_FRAMES)),
 		    "%-6s frame 0x%llx, run of 5 at 0x%llx; free %s, again %s; %llu of %u free",
-		    trait->name, ull(one.value.v), ull(run.value.v), name_of(freed),
-		    name_of(again), ull(trait->free_frames(&a)), PLAYGROUND_FRAMES);
+		    trait->name, ull(one.value.v), ull(run.value.v), name_of(freed), name_of(again),
+		    ull(trait->free_frames(&a)), PLAYGROUND_FRAMES);
 }
 
 void act_frame_allocators(void)
@@ -98,8 +98,9 @@ static bool probe(struct hx_va va, enum hx_access access, uint64_t *value, struc
 
 static const char *access_name(enum hx_access a)
 {
-	static const char *const names[] = {
-		[HX_ACCESS_READ] = "read", [HX_ACCESS_WRITE] = "write", [HX_ACCESS_EXECUTE] = "fetch"};
+	static const char *const names[] = {[HX_ACCESS_READ] = "read",
+					    [HX_ACCESS_WRITE] = "write",
+					    [HX_ACCESS_EXECUTE] = "fetch"};
 	return names[a];
 }
 
@@ -205,8 +206,7 @@ static bool open_space(void)
 		demo_result(false, "space: %s", name_of(s));
 		return false;
 	}
-	struct hx_token_result t =
-		hx_capability_create(&SYS->capabilities, &space, HX_RIGHTS_ALL);
+	struct hx_token_result t = hx_capability_create(&SYS->capabilities, &space, HX_RIGHTS_ALL);
 	token = t.value;
 	hx_space_load(&space, &SYS->kernel_table);
 	return true;
@@ -250,7 +250,8 @@ void act_demand_zero(void)
 		return;
 	}
 	uint64_t mark = 0x5eed;
-	bool marked = user_probe(hx_va(from.value.v + (uintptr_t)bytes - 8), HX_ACCESS_WRITE, &mark);
+	bool marked =
+		user_probe(hx_va(from.value.v + (uintptr_t)bytes - 8), HX_ACCESS_WRITE, &mark);
 	bool copied = hx_platform_copy(to.value, from.value, bytes);
 	uint64_t first = 1, last = 0;
 	bool read = user_probe(to.value, HX_ACCESS_READ, &first) &&
@@ -432,9 +433,9 @@ void act_token(void)
 	}
 	struct hx_token_result viewer =
 		hx_capability_derive(&SYS->capabilities, token, HX_RIGHT_QUERY);
-	struct hx_va_result refused = hx_mmap(&space, viewer.value, hx_va(0), HX_FRAME_BYTES,
-					      HX_PROT_READ, HX_MAP_PRIVATE | HX_MAP_ANONYMOUS,
-					      NULL, 0);
+	struct hx_va_result refused =
+		hx_mmap(&space, viewer.value, hx_va(0), HX_FRAME_BYTES, HX_PROT_READ,
+			HX_MAP_PRIVATE | HX_MAP_ANONYMOUS, NULL, 0);
 	demo_result(viewer.status == HX_OK && refused.status == HX_PERMISSION_DENIED,
 		    "mmap with a token that may only look: %s", name_of(refused.status));
 	hx_status revoked = hx_capability_revoke(&SYS->capabilities, token, viewer.value);
@@ -496,8 +497,8 @@ static enum hx_outcome handle_capability(void *context, const struct hx_incident
 	return HX_OUTCOME_RETURN;
 }
 
-static void show_recovery(hx_status provoked, hx_status expected,
-			  struct hx_recovered recovered, hx_status after)
+static void show_recovery(hx_status provoked, hx_status expected, struct hx_recovered recovered,
+			  hx_status after)
 {
 	bool retried = recovered.outcome == HX_OUTCOME_RETRY;
 	demo_result(provoked == expected, "%-17s -> %s: %s%s%s", name_of(provoked),
@@ -518,8 +519,8 @@ static void error_out_of_memory(void)
 {
 	/* More than any machine has: the event fires, nothing can help, it is returned. */
 	uint64_t frames = hx_frames_total_frames(&SYS->frames) + 1;
-	struct hx_pfn_result r = hx_frames_allocate_contiguous(&SYS->frames, frames, 0,
-							       HX_ALLOC_NO_PRESSURE);
+	struct hx_pfn_result r =
+		hx_frames_allocate_contiguous(&SYS->frames, frames, 0, HX_ALLOC_NO_PRESSURE);
 	struct hx_recovered how = recover(r.status, hx_va(0), frames << HX_FRAME_SHIFT, "frames");
 	repair.did = "raised the pressure event";
 	hx_status after = r.status;
@@ -585,8 +586,7 @@ void act_six_errors(void)
 	show_recovery(s, HX_INVALID_ALIGNMENT, how, after);
 	s = hx_unmap(&SYS->kernel_table, repair.va, HX_FRAME_BYTES, NULL, NULL);
 
-	struct hx_token_result weak =
-		hx_capability_create(&SYS->capabilities, SYS, HX_RIGHT_QUERY);
+	struct hx_token_result weak = hx_capability_create(&SYS->capabilities, SYS, HX_RIGHT_QUERY);
 	s = hx_capability_check(&SYS->capabilities, weak.value, SYS, HX_RIGHT_FRAMES);
 	how = recover(s, hx_va(0), 0, "frames of a zone");
 	show_recovery(s, HX_PERMISSION_DENIED, how, s);

@@ -112,8 +112,7 @@ static void check_everything(void)
 	demo_result(writable_code == 0, "%llu kernel pages are writable and executable",
 		    (unsigned long long)writable_code);
 	demo_result(hx_heap_validate(&demo_system.heap) == HX_OK, "kernel heap");
-	demo_result(hx_capability_validate(&demo_system.capabilities) == HX_OK,
-		    "capability table");
+	demo_result(hx_capability_validate(&demo_system.capabilities) == HX_OK, "capability table");
 }
 
 void hx_main(void)

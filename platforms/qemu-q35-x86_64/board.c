@@ -215,9 +215,10 @@ _Noreturn void hx_board_start(uint32_t protocol, uint32_t info)
 	if (hx_x86_apic_start()) {
 		hx_x86_apic_assign(0, hx_x86_apic_id());
 	}
-	hx_log("[hx:stage 1] %s: %s, %u levels, %u bits of physical address%s%s%s", hx_platform_name,
-	       protocol == HX_X86_PVH ? "PVH" : "multiboot2", hx_hal_geometry.levels,
-	       hx_hal_geometry.pa_bits, hx_hal_geometry.leaf_levels & 1u << 2 ? ", 1 GiB pages" : "",
+	hx_log("[hx:stage 1] %s: %s, %u levels, %u bits of physical address%s%s%s",
+	       hx_platform_name, protocol == HX_X86_PVH ? "PVH" : "multiboot2",
+	       hx_hal_geometry.levels, hx_hal_geometry.pa_bits,
+	       hx_hal_geometry.leaf_levels & 1u << 2 ? ", 1 GiB pages" : "",
 	       hx_x86_read_cr4() & HX_X86_CR4_SMEP ? ", SMEP" : "", hx_x86_smap ? ", SMAP" : "");
 	__asm__ volatile("sti");
 	hx_main();

@@ -113,7 +113,8 @@ unsigned hx_platform_start_cpus(struct hx_system *sys)
 			left_out = "it does not answer";
 		}
 		if (left_out) {
-			hx_log("[hx:platform] APIC id %u is left out: %s", (unsigned)apic_id, left_out);
+			hx_log("[hx:platform] APIC id %u is left out: %s", (unsigned)apic_id,
+			       left_out);
 		} else {
 			running++;
 		}

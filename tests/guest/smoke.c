@@ -126,8 +126,8 @@ static void build_table(void)
 	}
 	uint64_t window = hx_hal_boot_window_bytes;
 	for (uint64_t at = 0; at < window && at < HX_GIB(4); at += HX_MIB(2)) {
-		set(hx_hal_direct_offset + at, hx_pa(at),
-		    HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE, 1);
+		set(hx_hal_direct_offset + at, hx_pa(at), HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE,
+		    1);
 	}
 	hx_hal_pt_publish();
 	hx_hal_root_load(root, HX_ASID_KERNEL, false);
@@ -190,7 +190,8 @@ static void check_demand_fault(void)
 	bool guard = (hx_hal_geometry.features & HX_MMU_USER_GUARD) != 0;
 	set(test_va, image_pa(frames[0]), HX_PAGE_USER_READ | HX_PAGE_NO_EXECUTE, 0);
 	hx_hal_pt_publish();
-	check(kernel_reads_user() == !guard, "the kernel is kept off user pages, if the machine can");
+	check(kernel_reads_user() == !guard,
+	      "the kernel is kept off user pages, if the machine can");
 
 	demand_va = test_va + HX_MIB(4);
 	hx_hal_user_access(true);
@@ -232,9 +233,12 @@ static bool expected(uint64_t flags, enum hx_access access, bool user)
 static void check_probe_matrix(bool interrupts)
 {
 	static const uint64_t kinds[] = {
-		HX_PAGE_KERNEL_READ | HX_PAGE_NO_EXECUTE,  HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE,
-		HX_PAGE_KERNEL_CODE,			   HX_PAGE_USER_READ | HX_PAGE_NO_EXECUTE,
-		HX_PAGE_USER_WRITE | HX_PAGE_NO_EXECUTE, HX_PAGE_USER_CODE,
+		HX_PAGE_KERNEL_READ | HX_PAGE_NO_EXECUTE,
+		HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE,
+		HX_PAGE_KERNEL_CODE,
+		HX_PAGE_USER_READ | HX_PAGE_NO_EXECUTE,
+		HX_PAGE_USER_WRITE | HX_PAGE_NO_EXECUTE,
+		HX_PAGE_USER_CODE,
 	};
 	unsigned wrong = 0, done = 0;
 	hx_memcpy(frames[0], hx_platform_return_code, hx_platform_return_code_bytes);

@@ -85,9 +85,8 @@ HX_TEST(guards_are_not_mapped)
 	for (unsigned i = 0; i < args->section_count; i++) {
 		const struct hx_image_section *s = &args->sections[i];
 		for (uint64_t at = 0; s->flags == 0 && at < s->bytes; at += HX_FRAME_BYTES) {
-			struct hx_translation t =
-				hx_translate(&hx_test_system()->kernel_table,
-					     hx_va(s->va.v + (uintptr_t)at));
+			struct hx_translation t = hx_translate(&hx_test_system()->kernel_table,
+							       hx_va(s->va.v + (uintptr_t)at));
 			HX_CHECK_STATUS(t.status, HX_NOT_MAPPED);
 			guards++;
 		}
@@ -105,9 +104,8 @@ HX_TEST(ram_is_in_the_direct_map)
 		}
 		uint64_t ends[] = {r->base.v, r->base.v + r->bytes - 1};
 		for (unsigned k = 0; k < 2; k++) {
-			struct hx_translation t =
-				hx_translate(&sys->kernel_table,
-					     hx_va(hx_kernel_start() + (uintptr_t)ends[k]));
+			struct hx_translation t = hx_translate(
+				&sys->kernel_table, hx_va(hx_kernel_start() + (uintptr_t)ends[k]));
 			HX_CHECK_STATUS(t.status, HX_OK);
 			HX_CHECK_EQUAL(t.pa.v, ends[k]);
 			HX_CHECK(t.flags & HX_PAGE_WRITABLE);
@@ -123,8 +121,7 @@ HX_TEST(bump_pointers_live_on)
 	HX_REQUIRE(sys->command_line && sys->firmware_map);
 	HX_CHECK(sys->firmware_map->count > 0);
 	HX_CHECK(sys->bump_used_bytes > 0);
-	HX_CHECK(hx_heap_usable(&sys->heap, sys->command_line) >
-		 hx_strlen(sys->command_line));
+	HX_CHECK(hx_heap_usable(&sys->heap, sys->command_line) > hx_strlen(sys->command_line));
 	HX_CHECK_EQUAL(hx_align_down(sys->bump_used_bytes + HX_FRAME_BYTES - 1, HX_FRAME_BYTES) +
 			       sys->bump_donated_bytes,
 		       HX_BOOT_ARENA_BYTES);

@@ -34,9 +34,8 @@ static void keep_log(const char *text)
 
 static const struct hx_boot_args *args_at(uint64_t pa, const char *command_line)
 {
-	static const uint64_t bytes[SECTIONS] = {HX_KIB(64), HX_KIB(64),
-						 HX_KIB(64) + HX_BOOT_ARENA_BYTES, HX_KIB(4),
-						 HX_KIB(16)};
+	static const uint64_t bytes[SECTIONS] = {
+		HX_KIB(64), HX_KIB(64), HX_KIB(64) + HX_BOOT_ARENA_BYTES, HX_KIB(4), HX_KIB(16)};
 	static const uint64_t flags[SECTIONS] = {
 		HX_PAGE_KERNEL_CODE,
 		HX_PAGE_KERNEL_READ | HX_PAGE_NO_EXECUTE,
@@ -149,7 +148,8 @@ HX_TEST(every_allocator_by_command_line)
 			HX_CHECK(hx_streq(sys.physical->name, f->name));
 			HX_CHECK(hx_streq(hx_heap_name(&sys.heap), h->name));
 			HX_CHECK(hx_streq(sys.command_line, line));
-			struct hx_ptr_result p = hx_heap_allocate(&sys.heap, 1000, 64, HX_HEAP_ZERO);
+			struct hx_ptr_result p =
+				hx_heap_allocate(&sys.heap, 1000, 64, HX_HEAP_ZERO);
 			HX_REQUIRE_STATUS(p.status, HX_OK);
 			HX_CHECK_STATUS(hx_heap_free(&sys.heap, p.value), HX_OK);
 			/* The bump arena's objects are freed by the same front. */
@@ -241,8 +241,7 @@ HX_TEST(firmware_that_lies)
 		{0, HX_MEMORY_RESERVED},
 	};
 	for (unsigned i = 0; i < HX_ARRAY_LENGTH(expected); i++) {
-		const struct hx_memory_range *r =
-			hx_memmap_find(&sys.map, hx_pa(expected[i].at));
+		const struct hx_memory_range *r = hx_memmap_find(&sys.map, hx_pa(expected[i].at));
 		HX_REQUIRE(r);
 		HX_CHECK_EQUAL(r->type, expected[i].type);
 	}

@@ -720,8 +720,7 @@ HX_TEST(a_map_that_can_never_succeed_gives_up_early)
 	 * small leaves would take seconds. */
 	uint64_t bytes = UINT64_C(1) << hx_hal_geometry.pa_bits;
 	bytes = bytes < hx_user_end() ? bytes : (uint64_t)hx_user_end();
-	WORLD_REFUSED(&user,
-		      hx_map(&user, hx_va(0), hx_pa(0), bytes, URW | HX_MAP_NO_HUGE),
+	WORLD_REFUSED(&user, hx_map(&user, hx_va(0), hx_pa(0), bytes, URW | HX_MAP_NO_HUGE),
 		      HX_OUT_OF_MEMORY);
 	/* And what is empty is passed over without a look at each page. */
 	WORLD_REFUSED(&user, hx_unmap_sparse(&user, hx_va(0), (uint64_t)hx_user_end(), NULL, NULL),

@@ -23,7 +23,7 @@ static HX_ALWAYS_INLINE hx_pte hx_hal_pte_exchange(hx_pte *p, hx_pte e)
 }
 
 HX_NODISCARD static HX_ALWAYS_INLINE bool hx_hal_pte_update(hx_pte *p, hx_pte *expected,
-							   hx_pte desired)
+							    hx_pte desired)
 {
 	return __atomic_compare_exchange_n(p, expected, desired, false, __ATOMIC_ACQ_REL,
 					   __ATOMIC_ACQUIRE);

@@ -233,9 +233,8 @@ hx_frames_allocate_constrained(struct hx_frames *f, unsigned order,
  * @p count blocks of 2^order frames in one piece; the start is aligned to the
  * block size. INVALID_SIZE when count is 0 or the product overflows.
  */
-HX_NODISCARD struct hx_pfn_result hx_frames_allocate_contiguous(struct hx_frames *f,
-								uint64_t count, unsigned order,
-								unsigned flags);
+HX_NODISCARD struct hx_pfn_result hx_frames_allocate_contiguous(struct hx_frames *f, uint64_t count,
+								unsigned order, unsigned flags);
 /**
  * Exactly these frames, as one allocation.
  * @return ALREADY_MAPPED unless all are free; INVALID_ADDRESS unless they lie in
@@ -246,8 +245,7 @@ HX_NODISCARD hx_status hx_frames_reserve(struct hx_frames *f, struct hx_pfn firs
 /** Free a block of known order. */
 HX_NODISCARD hx_status hx_frames_free(struct hx_frames *f, struct hx_pfn first, unsigned order);
 /** Free a contiguous run of known length. */
-HX_NODISCARD hx_status hx_frames_free_run(struct hx_frames *f, struct hx_pfn first,
-					  uint64_t count);
+HX_NODISCARD hx_status hx_frames_free_run(struct hx_frames *f, struct hx_pfn first, uint64_t count);
 /** Free the block or run that starts at @p first, whatever its size. */
 HX_NODISCARD hx_status hx_frames_deallocate(struct hx_frames *f, struct hx_pfn first);
 

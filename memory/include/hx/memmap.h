@@ -64,8 +64,8 @@ HX_NODISCARD hx_status hx_memmap_reserve(struct hx_memmap *m, struct hx_pa base,
  *         room for the cuts; INVALID_SIZE; INVALID_ALIGNMENT. Map unchanged then
  * Cost: O(count)
  */
-HX_NODISCARD struct hx_pa_result hx_memmap_take(struct hx_memmap *m, uint64_t bytes,
-						uint64_t align, struct hx_pa limit);
+HX_NODISCARD struct hx_pa_result hx_memmap_take(struct hx_memmap *m, uint64_t bytes, uint64_t align,
+						struct hx_pa limit);
 
 /** Region that holds @p a, NULL for a hole. O(log count). */
 const struct hx_memory_range *hx_memmap_find(const struct hx_memmap *m, struct hx_pa a);

@@ -33,7 +33,7 @@
  *
  * An allocation takes the lowest block of the smallest order that has one and
  * gives the upper halves back. Metadata: 2 bits for each block of each order, so
- * 4 for each frame, 1 for joined and 1/63 for the summaries; all of it starts as
+ * 4 for each frame, 1 for joined and 2/63 for the summaries; all of it starts as
  * zero bits.
  *
  * Invariants (validate): blocks and pieces are disjoint and inside the span; two

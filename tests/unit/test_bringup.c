@@ -158,8 +158,8 @@ HX_TEST(unknown_names_are_refused)
 {
 	static const struct hx_memory_range ram[] = {{{0}, HX_MIB(64), HX_MEMORY_RAM, 0}};
 	static const char *const lines[] = {"hx.physical=best", "hx.heap=glibc", "hx.wx=maybe",
-					    "hx.physical=", "hx.physical=slab "
-							    "hx.physical_backing=slab"};
+					    "hx.physical=",
+					    "hx.physical=slab hx.physical_backing=slab"};
 	for (unsigned i = 0; i < HX_ARRAY_LENGTH(lines); i++) {
 		if (i == 4 && !hx_frame_trait_find("slab")) {
 			continue; /* this build has no slab to stand on itself */

@@ -38,7 +38,7 @@ enum {
 
 struct token {
 	uint32_t type;
-	const char *name;     /* BEGIN, PROPERTY */
+	const char *name;     /* BEGIN, PROPERTY; otherwise empty */
 	const uint8_t *value; /* PROPERTY */
 	uint32_t bytes;
 	uint32_t next; /* where the next token stands, from the start of the structure block */
@@ -51,7 +51,7 @@ static bool read_token(const struct hx_fdt *f, uint32_t at, struct token *out)
 	if (!within(f->structure_bytes, at, TOKEN_BYTES)) {
 		return false;
 	}
-	struct token t = {.type = be32(block + at)};
+	struct token t = {.type = be32(block + at), .name = ""};
 	uint64_t next = (uint64_t)at + TOKEN_BYTES;
 	uint64_t length;
 	switch (t.type) {
@@ -455,6 +455,7 @@ void hx_fdt_boot_info(const struct hx_fdt *f, struct hx_boot_info *out)
  */
 static bool fits(const char *name, const char *path, bool *exact, const char **rest)
 {
+	/* Every node of a path has a name. NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 	while (*path != '\0' && *path != '/' && *path == *name) {
 		path++;
 		name++;

@@ -57,12 +57,15 @@ struct hx_riscv64_hart {
 	uint64_t t0, sp, tp, pc, sstatus, scause, stval;
 };
 
+/* The assembler reads these numbers too, so they bear no suffix. */
+/* NOLINTBEGIN(bugprone-implicit-widening-of-multiplication-result) */
 _Static_assert(sizeof(struct hx_riscv64_frame) == HX_RV_FRAME_BYTES &&
 		       offsetof(struct hx_riscv64_frame, pc) == HX_RV_FRAME_PC &&
 		       offsetof(struct hx_riscv64_frame, sstatus) == HX_RV_FRAME_SSTATUS &&
 		       offsetof(struct hx_riscv64_frame, scause) == HX_RV_FRAME_SCAUSE &&
 		       offsetof(struct hx_riscv64_frame, stval) == HX_RV_FRAME_STVAL,
 	       "frame offsets");
+/* NOLINTEND(bugprone-implicit-widening-of-multiplication-result) */
 _Static_assert(sizeof(struct hx_riscv64_hart) == HX_RV_HART_BYTES &&
 		       offsetof(struct hx_riscv64_hart, cpu) == HX_RV_HART_CPU &&
 		       offsetof(struct hx_riscv64_hart, entering) == HX_RV_HART_ENTERING &&

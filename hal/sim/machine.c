@@ -428,7 +428,7 @@ void hx_hal_mmu_init(void)
 struct hx_sim_counters hx_sim_counters(void)
 {
 	const uint64_t *from = (const uint64_t *)&sim_counters;
-	struct hx_sim_counters out;
+	struct hx_sim_counters out = {0};
 	uint64_t *to = (uint64_t *)&out;
 	for (unsigned i = 0; i < sizeof out / sizeof *to; i++) {
 		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);

@@ -81,6 +81,7 @@ static bool leaf_is_legal(hx_pte e, unsigned level)
 
 static unsigned bucket(unsigned level, uint64_t address)
 {
+	/* It is unsigned. NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult) */
 	uint64_t h = (address >> 12 ^ (uint64_t)level << 56) * UINT64_C(0x9e3779b97f4a7c15);
 	return (unsigned)(h >> 52) & (SIM_BUCKETS - 1);
 }

@@ -139,3 +139,16 @@ hx_status hx_heap_block_find(const struct hx_heap_backend *b, const void *p,
 		return HX_FOREIGN_FREE;
 	}
 }
+
+hx_status hx_heap_block_usable(struct hx_heap_backend *b, const void *p, size_t *usable)
+{
+	struct hx_heap_block *block;
+	unsigned long irq = hx_lock_acquire(&b->lock);
+	hx_status status = hx_heap_block_find(b, p, &block);
+	if (status == HX_OK) {
+		/* OK comes with a block. NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage) */
+		*usable = hx_heap_block_bytes(block) - HX_HEAP_BLOCK_BYTES;
+	}
+	hx_lock_release(&b->lock, irq);
+	return status;
+}

@@ -142,5 +142,11 @@ bool hx_heap_chunk_sound(const struct hx_heap_backend *b, const struct hx_heap_c
  */
 HX_NODISCARD hx_status hx_heap_block_find(const struct hx_heap_backend *b, const void *p,
 					  struct hx_heap_block **out);
+/**
+ * What a backend's find() answers: the bytes that the object at @p p may use.
+ * Takes the backend's lock. Otherwise as hx_heap_block_find().
+ */
+HX_NODISCARD hx_status hx_heap_block_usable(struct hx_heap_backend *b, const void *p,
+					    size_t *usable);
 
 #endif

@@ -263,14 +263,7 @@ hx_status hx_heap_simple_free(struct hx_heap_backend *b, void *p, size_t bytes, 
 
 hx_status hx_heap_simple_find(struct hx_heap_backend *b, const void *p, size_t *usable)
 {
-	struct hx_heap_block *block;
-	unsigned long irq = hx_lock_acquire(&b->lock);
-	hx_status status = hx_heap_block_find(b, p, &block);
-	if (status == HX_OK) {
-		*usable = hx_heap_block_bytes(block) - HX_HEAP_BLOCK_BYTES;
-	}
-	hx_lock_release(&b->lock, irq);
-	return status;
+	return hx_heap_block_usable(b, p, usable);
 }
 
 /* Make the live @block one for @need bytes, using what is free behind it. */

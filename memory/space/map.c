@@ -138,7 +138,7 @@ struct change {
 	uint8_t prot, flags;
 	/* What examine() found. */
 	struct hx_region *left, *right;
-	bool join_left, join_right;
+	bool join_left, join_right; /* then there is one */
 	int64_t removed;        /* regions wholly inside */
 	int64_t growth;         /* of the number of regions */
 	uintptr_t first, last;  /* what is mapped in the range now lies between these */
@@ -233,8 +233,10 @@ static void fill_range(struct hx_space *s, struct operation *op, struct change *
 	if (c->join_left && c->join_right) {
 		uintptr_t end = c->right->end;
 		drop_region(s, op, c->right);
+		/* join_left. NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 		hx_tree_resize(c->left, c->left->start, end);
 	} else if (c->join_left) {
+		/* join_left. NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
 		hx_tree_resize(c->left, c->left->start, c->end);
 	} else if (c->join_right) {
 		hx_tree_resize(c->right, c->start, c->right->end);

@@ -107,6 +107,9 @@ static void draw_row(uint64_t start, uint64_t end, const struct arena *arena, un
 {
 	char row[CELLS + 1];
 	uint64_t mixed = 0, frames = (end - start) >> HX_FRAME_SHIFT;
+	if (frames == 0) {
+		return;
+	}
 	unsigned cells = frames < CELLS ? (unsigned)frames : CELLS;
 	for (unsigned c = 0; c < cells; c++) {
 		uint64_t first = frames * c / cells, last = frames * (c + 1) / cells;

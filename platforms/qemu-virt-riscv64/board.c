@@ -62,6 +62,7 @@ static void find_extra(uint64_t fdt_pa)
 {
 	uint64_t image = board_image_pa(hx_image_start).v;
 	struct hx_memory_range ram;
+	/* cppcheck-suppress comparePointers ; both are ends of the image */
 	add_extra(image, (uint64_t)(hx_image_end - hx_image_start), HX_MEMORY_KERNEL);
 	add_extra(fdt_pa, fdt.total_bytes, HX_MEMORY_FIRMWARE);
 	if (info.initrd_bytes > 0) {

@@ -22,7 +22,7 @@ static int by_value(const void *a, const void *b)
 
 static double median(const double *values, unsigned n)
 {
-	double sorted[BENCH_ROUNDS_MAX];
+	double sorted[BENCH_ROUNDS_MAX] = {0};
 	for (unsigned i = 0; i < n; i++) {
 		sorted[i] = values[i];
 	}

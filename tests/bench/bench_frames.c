@@ -174,11 +174,16 @@ static uint64_t trait_get(struct subject *s, unsigned order)
 	return r.status == HX_OK ? r.value.v : 0;
 }
 
+static _Noreturn void stop(hx_status status)
+{
+	fprintf(stderr, "bench-frames: %s\n", hx_status_name(status));
+	exit(1);
+}
+
 static void refuse(hx_status status)
 {
 	if (status != HX_OK) {
-		fprintf(stderr, "bench-frames: %s\n", hx_status_name(status));
-		exit(1);
+		stop(status);
 	}
 }
 
@@ -208,7 +213,7 @@ static void prepare_layer(struct hx_frame_allocator *a, const struct hx_frame_tr
 	a->metadata_bytes = t->metadata_bytes(BASE, span);
 	a->metadata = aligned_alloc(64, (a->metadata_bytes + 63) / 64 * 64);
 	if (!a->metadata) {
-		refuse(HX_OUT_OF_MEMORY);
+		stop(HX_OUT_OF_MEMORY);
 	}
 	memset(a->metadata, 0x55, a->metadata_bytes); /* host page faults are not ours */
 	refuse(t->init(a));
@@ -324,7 +329,7 @@ static struct subject *new_subject(const char *name, const char *trait, const ch
 {
 	struct subject *s = calloc(1, sizeof *s);
 	if (!s) {
-		refuse(HX_OUT_OF_MEMORY);
+		stop(HX_OUT_OF_MEMORY);
 	}
 	s->name = name;
 	s->trait = hx_frame_trait_find(trait);

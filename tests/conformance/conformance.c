@@ -150,7 +150,8 @@ HX_TEST(every_word_has_a_kind)
 	for (unsigned level = 0; level < hx_hal_geometry.levels; level++) {
 		HX_CHECK_EQUAL(hx_hal_pte_kind(0, level), HX_PTE_EMPTY);
 		for (unsigned i = 0; i < 20000; i++) {
-			hx_pte e = hx_random(&r) & hx_random(&r);
+			hx_pte e = hx_random(&r);
+			e &= hx_random(&r);
 			e |= i & 1; /* the bit that makes it valid, on the ports so far */
 			enum hx_pte_kind kind = hx_hal_pte_kind(e, level);
 			HX_CHECK((kind == HX_PTE_EMPTY) == (e == 0));

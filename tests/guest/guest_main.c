@@ -76,13 +76,7 @@ void hx_main(void)
 		say("Bail out! boot: %s\n", hx_status_name(s));
 		hx_platform_exit(false);
 	}
-	machine = (struct hx_test_machine){
-		.frames = &sys.frames,
-		.db = &sys.framedb,
-		.heap = &sys.heap,
-		.kernel_table = &sys.kernel_table,
-		.cpus = hx_platform_start_cpus(&sys),
-	};
+	machine = hx_test_machine_of(&sys);
 
 	unsigned planned = 0, number = 0, failed = 0;
 	for (unsigned i = 0; i < HX_ARRAY_LENGTH(suites); i++) {

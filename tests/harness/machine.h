@@ -8,6 +8,7 @@
 #define HX_TEST_MACHINE_H
 
 #include <hx/boot.h>
+#include <hx/platform.h>
 
 struct hx_test_machine {
 	struct hx_frames *frames;
@@ -16,6 +17,18 @@ struct hx_test_machine {
 	struct hx_pagetable *kernel_table; /* sealed; every CPU runs on it */
 	unsigned cpus;                     /* that run, this one included */
 };
+
+/** What a test may know of @p sys, which is booted; starts the other CPUs. */
+static inline struct hx_test_machine hx_test_machine_of(struct hx_system *sys)
+{
+	return (struct hx_test_machine){
+		.frames = &sys->frames,
+		.db = &sys->framedb,
+		.heap = &sys->heap,
+		.kernel_table = &sys->kernel_table,
+		.cpus = hx_platform_start_cpus(sys),
+	};
+}
 
 /** Never NULL: where the machine does not come up, the run ends. */
 const struct hx_test_machine *hx_test_machine(void);

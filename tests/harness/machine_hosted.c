@@ -46,13 +46,7 @@ const struct hx_test_machine *hx_test_machine(void)
 		abort();
 	}
 	hx_sim_on_stale(stale_use);
-	machine = (struct hx_test_machine){
-		.frames = &sys.frames,
-		.db = &sys.framedb,
-		.heap = &sys.heap,
-		.kernel_table = &sys.kernel_table,
-		.cpus = hx_platform_start_cpus(&sys),
-	};
+	machine = hx_test_machine_of(&sys);
 	return &machine;
 }
 

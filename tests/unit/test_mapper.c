@@ -1402,6 +1402,7 @@ static void mark_step(const struct step *s)
 	uintptr_t start = (uintptr_t)hx_align_down(va, leaf > model.unit ? leaf : model.unit);
 	for (uintptr_t at = start; at - start < (leaf > model.unit ? leaf : model.unit);
 	     at += (uintptr_t)model.unit) {
+		/* A unit has bytes. NOLINTNEXTLINE(clang-analyzer-core.DivideZero) */
 		model.units[(at - model.base) / model.unit].flags |= mark;
 	}
 }

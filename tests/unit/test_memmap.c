@@ -92,6 +92,7 @@ static void model_add(const struct hx_memory_range *r, bool *met, bool *took)
 
 static bool same_as_left(unsigned f)
 {
+	/* cppcheck-suppress arrayIndexOutOfBoundsCond ; f < FRAMES_MAX at every call */
 	return f > 0 && model.type[f] == model.type[f - 1] && model.node[f] == model.node[f - 1];
 }
 

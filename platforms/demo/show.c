@@ -121,12 +121,12 @@ static void draw_row(uint64_t start, uint64_t end, const struct arena *arena, un
 	row[cells] = '\0';
 	hx_log("  0x%012llx |%s| %llu KiB a cell", ull(start), row,
 	       ull((end - start) / cells >> 10));
-	for (unsigned c = 0; c < cells && *rows > 0; c++) {
+	for (unsigned c = 0; *rows > 0 && c < cells; c++) {
 		if (mixed >> c & 1) {
 			uint64_t first = frames * c / cells, last = frames * (c + 1) / cells;
 			--*rows;
-			draw_row(start + (first << HX_FRAME_SHIFT), start + (last << HX_FRAME_SHIFT),
-				 arena, rows);
+			draw_row(start + (first << HX_FRAME_SHIFT),
+				 start + (last << HX_FRAME_SHIFT), arena, rows);
 		}
 	}
 }

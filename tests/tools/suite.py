@@ -208,7 +208,7 @@ LINT_CONFIGURATIONS = [
     ("x86_64", ["--cross-file", os.path.join(ROOT, "platforms", "cross", "x86_64-clang.ini")]),
 ]
 # The analyzer's paths through a function end after so many steps. Its own limit, ten times
-# as much, costs eight times the time and found nothing more in this tree.
+# as much, costs eight times the time and found nothing more in hal/ and memory/.
 LINT_STEPS = 20000
 CLANG_TIDY = ["clang-tidy", "--quiet",
               *[f"--extra-arg={word}" for word in

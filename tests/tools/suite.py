@@ -326,10 +326,11 @@ def case_name(text):
     return match[1] if match else text
 
 
-def run_test(test, extra_env):
+def run_test(test, folder, extra_env):
     start = time.monotonic()
+    # As Meson does: paths among the arguments are relative to the build folder.
     status, output = run(test["cmd"], timeout=test["timeout"] or 300,
-                         env={**test["env"], **extra_env})
+                         env={**test["env"], **extra_env}, cwd=test["workdir"] or folder)
     return test, status, output, time.monotonic() - start
 
 
@@ -344,7 +345,7 @@ def meson_tests(report, name, folder, env=None, keep=lambda test: True):
     named = [t for t in tests if report.pattern and
              re.search(report.pattern, f"{name}/{t['name']}/")]
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-        for test, status, output, seconds in pool.map(lambda t: run_test(t, env or {}),
+        for test, status, output, seconds in pool.map(lambda t: run_test(t, folder, env or {}),
                                                       named or tests):
             full = f"{name}/{test['name']}"
             cases, complaints = tap.read(output.splitlines())

@@ -27,21 +27,20 @@ static const struct hx_heap_trait *const traits[] = {
 };
 
 /*
- * CALL(b, operation)(b, ...) goes through the trait, or, where only boot's bump
- * and one other backend are built in, to one of two functions by name.
+ * CALL(b, operation)(b, ...) goes through the trait; where only boot's bump and one
+ * other backend are built in, calls to that one are direct, behind a comparison:
+ * other traits (bump, those of a test) still go through their tables.
  */
+#define GUARDED(b, name, operation)                                                                \
+	((b)->trait == &hx_heap_##name ? hx_heap_##name##_##operation : (b)->trait->operation)
 #if defined(HX_BUILTIN_HEAP_SIMPLE) && defined(HX_BUILTIN_HEAP_SLAB)
 #define CALL(b, operation) ((b)->trait->operation)
-#elif defined(HX_BUILTIN_HEAP_SIMPLE) && defined(HX_BUILTIN_HEAP_BUMP)
-#define CALL(b, operation)                                                                         \
-	((b)->trait == &hx_heap_simple ? hx_heap_simple_##operation : hx_heap_bump_##operation)
-#elif defined(HX_BUILTIN_HEAP_SLAB) && defined(HX_BUILTIN_HEAP_BUMP)
-#define CALL(b, operation)                                                                         \
-	((b)->trait == &hx_heap_slab ? hx_heap_slab_##operation : hx_heap_bump_##operation)
-#elif defined(HX_BUILTIN_HEAP_BUMP)
-#define CALL(b, operation) hx_heap_bump_##operation
+#elif defined(HX_BUILTIN_HEAP_SIMPLE)
+#define CALL(b, operation) GUARDED(b, simple, operation)
+#elif defined(HX_BUILTIN_HEAP_SLAB)
+#define CALL(b, operation) GUARDED(b, slab, operation)
 #else
-#define CALL(b, operation) ((b)->trait->operation)
+#define CALL(b, operation) GUARDED(b, bump, operation)
 #endif
 
 static const unsigned known_flags = HX_HEAP_ZERO | HX_HEAP_NO_PRESSURE;

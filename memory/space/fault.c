@@ -100,7 +100,7 @@ static bool fetch_frame(struct hx_space *s, struct hand *hand)
 	if (s->db) {
 		hx_status status = hx_framedb_set(s->db, r.value, 1, HX_TAG_ANONYMOUS, NULL);
 		if (status != HX_OK) {
-			HX_ASSERT(hx_frames_free(s->frames, r.value, 0) == HX_OK);
+			hx_space_return_frame(s, r.value);
 			return false;
 		}
 	}

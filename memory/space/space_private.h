@@ -26,6 +26,9 @@ HX_NODISCARD hx_status hx_space_allowed(struct hx_space *s, struct hx_token toke
 /** Flags of the leaves of a region with rights @p prot. */
 uint64_t hx_space_leaf_flags(unsigned prot);
 
+/** Give back a frame that was never mapped, nor described in the database. */
+void hx_space_return_frame(struct hx_space *s, struct hx_pfn frame);
+
 /** Give back a frame of an anonymous page that nothing maps any more. */
 void hx_space_free_frame(struct hx_space *s, struct hx_pfn frame);
 

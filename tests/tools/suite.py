@@ -434,6 +434,8 @@ def boots(directory):
         yield (f"{family}-chosen", family,
                ["--append", "hx.physical=bitmap hx.heap=simple"],
                ["physical bitmap, heap simple"], True)
+        yield (f"{family}-bump", family, ["--append", "hx.physical=bump"],
+               ["physical bump never frees"], True)
         yield (f"{family}-unknown-name", family, ["--append", "hx.physical=best"],
                ["hx.physical=best is not built in; allowed: bump bitmap buddy slab"], False)
         yield (f"{family}-smallest", family, ["--mem", "32M", "--smp", "1"], [], True)

@@ -460,8 +460,11 @@ def boots(directory):
            lambda: ["--dtb", memory_dtb(os.path.join(directory, "none.dtb"),
                                         [(0x80000000, 0)])],
            ["firmware names no usable RAM"], False)
-    # The image and little more.
-    yield "riscv64-too-small", "riscv64", ["--mem", "8M"], ["refused", "OUT_OF_MEMORY"], False
+    # The image and little more; QEMU itself refuses less than 9 MiB on riscv64.
+    yield ("riscv64-too-small", "riscv64",
+           lambda: ["--dtb", memory_dtb(os.path.join(directory, "small.dtb"),
+                                        [(0x80200000, 0x4d0000)])],
+           ["refused", "OUT_OF_MEMORY"], False)
     yield "x86_64-too-small", "x86_64", ["--mem", "6M"], ["refused", "OUT_OF_MEMORY"], False
 
 

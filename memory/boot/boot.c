@@ -278,18 +278,20 @@ static unsigned record_words(struct hx_memmap *raw)
 	return words;
 }
 
-/* The boot CPU becomes CPU 0. More CPUs than HX_CPUS_MAX stay where they are. */
+/* The boot CPU becomes CPU 0. Of more than HX_CPUS_MAX the last ones are left out. */
 static void read_cpus(struct hx_system *sys)
 {
 	uint32_t iterator = 0;
 	struct hx_cpu_info c;
-	while (sys->cpu_count < HX_CPUS_MAX && hx_hal_cpu_next(&iterator, &c)) {
+	while (hx_hal_cpu_next(&iterator, &c)) {
 		if (c.boot && sys->cpu_count > 0) {
 			struct hx_cpu_info first = sys->cpus[0];
 			sys->cpus[0] = c;
 			c = first;
 		}
-		sys->cpus[sys->cpu_count++] = c;
+		if (sys->cpu_count < HX_CPUS_MAX) {
+			sys->cpus[sys->cpu_count++] = c;
+		}
 	}
 }
 

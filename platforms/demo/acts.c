@@ -49,8 +49,8 @@ static void play_with(const struct hx_frame_trait *trait, struct hx_pfn first, v
 	}
 	struct hx_pfn_result one = trait->allocate(&a, 0, NULL);
 	struct hx_pfn_result run = trait->allocate_run(&a, 5, NULL);
-	hx_status freed = trait->free(&a, one.value, 0);
 	/* cppcheck-suppress duplicateAssignExpression ; the same again, on purpose */
+	hx_status freed = trait->free(&a, one.value, 0);
 	hx_status again = trait->free(&a, one.value, 0);
 	hx_status run_freed = trait->free_run(&a, run.value, 5);
 	trait->drain(&a);

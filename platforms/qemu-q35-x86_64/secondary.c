@@ -38,8 +38,8 @@ void hx_board_timer_expired(void)
 void hx_board_trampoline_install(void)
 {
 	if (hx_x86_low_page().v != 0) {
-		/* cppcheck-suppress comparePointers ; both are ends of one piece of code */
 		hx_memcpy(hx_ptr(hx_x86_low_page()), hx_board_trampoline,
+			  /* cppcheck-suppress comparePointers ; ends of one piece of code */
 			  (size_t)(hx_board_trampoline_end - hx_board_trampoline));
 	}
 }

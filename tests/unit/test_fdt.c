@@ -15,7 +15,7 @@ enum { BLOB_MAX = 16384, RANGES_MAX = 200, CPUS_MAX = 100 };
 
 static const char *const blobs[] = {"virt-1.dtb", "virt-numa.dtb", "spec.dtb", "spec-16.dtb",
 				    "virt-8.dtb"};
-/* Damaging every byte of the last, which has no form that the others lack, would take long. */
+/* Damaging the bytes of the last, which has no form that the others lack, would take long. */
 enum { BLOBS_TO_DAMAGE = 4 };
 
 /* ---- All that a blob says ---- */
@@ -404,7 +404,7 @@ HX_TEST(truncated_at_every_length)
 	}
 }
 
-HX_TEST(every_byte_damaged)
+HX_TEST(byte_after_byte_damaged)
 {
 	struct fence fence = fence_make(BLOB_MAX);
 	unsigned accepted = 0, refused = 0;
@@ -412,8 +412,8 @@ HX_TEST(every_byte_damaged)
 		size_t n;
 		uint8_t *data = load_data(blobs[i], &n);
 		bool small = n < 2000;
-		for (size_t k = 0; k < n; k++) {
-			/* Inverted, one bit, and zero: all three in small blobs, else in turn. */
+		/* Inverted, one bit, and zero: all three in small blobs, else in turn. */
+		for (size_t k = 0; k < n; k += small ? 1 : 2) {
 			uint8_t was = data[k];
 			uint8_t damage[] = {0xff, (uint8_t)(1u << (k & 7)), was};
 			for (unsigned d = 0; d < (small ? 3 : 1); d++) {
@@ -442,7 +442,7 @@ HX_TEST(random_words_damaged)
 		uint8_t *data = load_data(blobs[i], &n);
 		uint8_t *work = malloc(n);
 		HX_REQUIRE(work != NULL);
-		for (unsigned round = 0; round < 3000; round++) {
+		for (unsigned round = 0; round < 1500; round++) {
 			memcpy(work, data, n);
 			for (uint64_t k = 1 + hx_random_below(&r, 4); k > 0; k--) {
 				const uint32_t values[] = {0,
@@ -1092,7 +1092,7 @@ HX_TEST(properties_by_path)
 HX_SUITE(fdt, HX_CASE(one_cpu_as_qemu_was_told), HX_CASE(two_nodes_and_an_initrd_as_qemu_was_told),
 	 HX_CASE(eight_cpus_and_64_gib_as_qemu_was_told), HX_CASE(every_form_in_both_versions),
 	 HX_CASE(libfdt_reads_the_same), HX_CASE(truncated_at_every_length),
-	 HX_CASE(every_byte_damaged), HX_CASE(random_words_damaged),
+	 HX_CASE(byte_after_byte_damaged), HX_CASE(random_words_damaged),
 	 HX_CASE(cells_of_one_and_two_and_their_defaults),
 	 HX_CASE(order_of_properties_does_not_matter), HX_CASE(status_decides),
 	 HX_CASE(reg_must_be_whole_entries), HX_CASE(values_must_stay_inside),

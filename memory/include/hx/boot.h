@@ -95,7 +95,8 @@ struct hx_system {
 };
 
 /**
- * Stages 2 to 6. Every refusal is logged in one line before it is returned; the
+ * Stages 2 to 6. Every refusal of a stage is logged in one line before it is
+ * returned (arguments that make no sense are only returned); the
  * machine is then good for a report, not for a second try.
  * @return OUT_OF_MEMORY (RAM too small for the profile), INVALID_ARGUMENT
  *         (command line), CORRUPTED (a validator said so), as the stage met it

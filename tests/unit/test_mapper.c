@@ -720,8 +720,12 @@ HX_TEST(a_map_that_can_never_succeed_gives_up_early)
 	 * small leaves would take seconds. */
 	uint64_t bytes = UINT64_C(1) << hx_hal_geometry.pa_bits;
 	bytes = bytes < hx_user_end() ? bytes : (uint64_t)hx_user_end();
+	/* Did it go on to the end, it would find a page there. */
+	struct hx_va end = hx_va((uintptr_t)(bytes - PAGE));
+	HX_CHECK_STATUS(hx_map(&user, end, hx_pa(PA), PAGE, URW), HX_OK);
 	WORLD_REFUSED(&user, hx_map(&user, hx_va(0), hx_pa(0), bytes, URW | HX_MAP_NO_HUGE),
 		      HX_OUT_OF_MEMORY);
+	HX_CHECK_STATUS(hx_unmap(&user, end, PAGE, NULL, NULL), HX_OK);
 	/* And what is empty is passed over without a look at each page. */
 	WORLD_REFUSED(&user, hx_unmap_sparse(&user, hx_va(0), (uint64_t)hx_user_end(), NULL, NULL),
 		      HX_OK);

@@ -713,37 +713,28 @@ static uint64_t word_count(const struct hx_frame_allocator *a, unsigned k, unsig
 	return ((span_end(a) - 1) >> shift) - (a->base >> shift) + 1;
 }
 
-static uint64_t level_word(const struct hx_frame_allocator *a, unsigned k, unsigned level,
-			   uint64_t i)
+/* Every bit of summary @level says whether its word is not zero; none is set beside them. */
+static bool summary_valid(const struct hx_frame_allocator *a, unsigned k, unsigned level)
 {
 	const struct order *o = &buddy_of(a)->orders[k];
-	return level == 0 ? o->heads[i].free : o->summary[level][i];
-}
-
-/* Every summary bit says whether its word is not zero; no bit is set beside them. */
-static bool summaries_valid(const struct hx_frame_allocator *a, unsigned k)
-{
-	for (unsigned level = 1; level < buddy_of(a)->orders[k].levels; level++) {
-		unsigned shift = k + 6 * level; /* a bit here, a word below */
-		uint64_t set = 0, not_zero = 0;
-		for (uint64_t i = 0; i < word_count(a, k, level); i++) {
-			set += hx_popcount64(level_word(a, k, level, i));
-		}
-		for (uint64_t i = 0; i < word_count(a, k, level - 1); i++) {
-			uint64_t bit = (a->base >> shift) + i;
-			uint64_t word =
-				level_word(a, k, level, (bit >> 6) - (a->base >> (shift + 6)));
-			bool below = level_word(a, k, level - 1, i) != 0;
-			if (below != ((word >> (bit & 63) & 1) != 0)) {
+	const uint64_t *words = o->summary[level];
+	uint64_t set = 0, not_zero = 0, below = word_count(a, k, level - 1);
+	for (uint64_t i = 0, n = word_count(a, k, level); i < n; i++) {
+		set += words[i] != 0 ? hx_popcount64(words[i]) : 0;
+	}
+	uint64_t first_bit = a->base >> (k + 6 * level);
+	uint64_t first_word = first_bit >> 6;
+	for (uint64_t i = 0; i < below; i++) {
+		uint64_t word = level == 1 ? o->heads[i].free : o->summary[level - 1][i];
+		uint64_t bit = first_bit + i;
+		if (word != 0) {
+			not_zero++;
+			if ((words[(bit >> 6) - first_word] & bit_of(bit)) == 0) {
 				return false;
 			}
-			not_zero += below;
-		}
-		if (set != not_zero) {
-			return false;
 		}
 	}
-	return true;
+	return set == not_zero;
 }
 
 /* What a walk over the span saw. */
@@ -751,6 +742,19 @@ struct census {
 	uint64_t free_frames, used_frames, joins;
 	uint64_t free[HX_ORDER_MAX + 1], used[HX_ORDER_MAX + 1];
 };
+
+/* @f is a hole: step over it, and over as many aligned frames with it as are holes too. */
+static uint64_t step_hole(const struct hx_frame_allocator *a, uint64_t f)
+{
+	unsigned order = hx_frame_order_at(f, span_end(a));
+	uint64_t end = f + size_of(order);
+	for (unsigned k = 0; k <= order; k++) {
+		if (!no_heads(a, k, f, end)) {
+			return f + 1;
+		}
+	}
+	return end;
+}
 
 /*
  * Walk from block to block. A head inside a block that was stepped over is not
@@ -784,7 +788,7 @@ static bool walk(const struct hx_frame_allocator *a, struct census *c)
 		c->free_frames += frees ? size : 0;
 		c->used_frames += useds ? size : 0;
 		behind_piece = useds != 0;
-		f += size;
+		f = frees + useds != 0 ? f + size : step_hole(a, f);
 	}
 	return true;
 }
@@ -798,24 +802,34 @@ hx_status hx_frames_buddy_validate(const struct hx_frame_allocator *a)
 		return HX_CORRUPTED;
 	}
 	uint64_t joined = 0;
-	for (uint64_t i = 0; i < word_count(a, 0, 0); i++) {
-		joined += hx_popcount64(b->joined[i]);
+	for (uint64_t i = 0, n = word_count(a, 0, 0); i < n; i++) {
+		joined += b->joined[i] != 0 ? hx_popcount64(b->joined[i]) : 0;
 	}
 	if (joined != b->joins) {
 		return HX_CORRUPTED;
 	}
 	for (unsigned k = 0; k <= HX_ORDER_MAX; k++) {
+		const struct order *o = &b->orders[k];
 		uint64_t frees = 0, useds = 0;
-		for (uint64_t i = 0; i < word_count(a, k, 0); i++) {
-			if (i < b->orders[k].lowest && b->orders[k].heads[i].free != 0) {
+		for (uint64_t i = 0, n = word_count(a, k, 0); i < n; i++) {
+			struct heads h = o->heads[i];
+			if ((h.free | h.used) == 0) {
+				continue; /* nearly all of a large memory */
+			}
+			if (i < o->lowest && h.free != 0) {
 				return HX_CORRUPTED;
 			}
-			frees += hx_popcount64(b->orders[k].heads[i].free);
-			useds += hx_popcount64(b->orders[k].heads[i].used);
+			frees += hx_popcount64(h.free);
+			useds += hx_popcount64(h.used);
 		}
-		if (frees != c.free[k] || useds != c.used[k] || frees != b->orders[k].free_count ||
-		    (b->available >> k & 1) != (frees != 0) || !summaries_valid(a, k)) {
+		if (frees != c.free[k] || useds != c.used[k] || frees != o->free_count ||
+		    (b->available >> k & 1) != (frees != 0)) {
 			return HX_CORRUPTED;
+		}
+		for (unsigned level = 1; level < o->levels; level++) {
+			if (!summary_valid(a, k, level)) {
+				return HX_CORRUPTED;
+			}
 		}
 	}
 	return HX_OK;

@@ -287,7 +287,7 @@ hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind kind, uint32
 			     const struct hx_frame_trait *trait, struct hx_pfn first,
 			     uint64_t count, void *metadata, uint64_t metadata_bytes)
 {
-	if ((unsigned)kind >= HX_ZONE_KINDS || !trait || needs_backing(trait) || !metadata) {
+	if (!f || (unsigned)kind >= HX_ZONE_KINDS || !trait || needs_backing(trait) || !metadata) {
 		return HX_INVALID_ARGUMENT;
 	}
 	if (!hx_is_aligned((uintptr_t)metadata, METADATA_ALIGN)) {
@@ -329,6 +329,9 @@ hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind kind, uint32
 hx_status hx_frames_donate(struct hx_frames *f, struct hx_pfn first, uint64_t count)
 {
 	uint64_t end;
+	if (!f) {
+		return HX_INVALID_ARGUMENT;
+	}
 	if (count == 0) {
 		return HX_INVALID_SIZE;
 	}
@@ -396,6 +399,9 @@ static struct hx_pfn_result allocate(struct hx_frames *f, enum hx_zone_kind lowe
 				     enum hx_zone_kind highest, bool high, const struct request *r,
 				     unsigned flags)
 {
+	if (!f || (flags & ~HX_ALLOC_NO_PRESSURE) != 0) {
+		return hx_frame_refused(HX_INVALID_ARGUMENT);
+	}
 	for (bool retried = false;; retried = true) {
 		struct hx_pfn_result result = ask_kinds(f, lowest, highest, r);
 		if (result.status == HX_OUT_OF_MEMORY && high) {
@@ -438,6 +444,9 @@ struct hx_pfn_result hx_frames_allocate_constrained(struct hx_frames *f, unsigne
 	if (order > HX_ORDER_MAX) {
 		return hx_frame_refused(HX_INVALID_SIZE);
 	}
+	if (!hx_frame_constraint_valid(c, UINT64_C(1) << order)) {
+		return hx_frame_refused(HX_INVALID_ARGUMENT);
+	}
 	struct request r = {.order = order, .constraint = c};
 	return allocate(f, HX_ZONE_DMA, HX_ZONE_NORMAL, true, &r, flags);
 }
@@ -457,6 +466,9 @@ struct hx_pfn_result hx_frames_allocate_contiguous(struct hx_frames *f, uint64_t
 
 hx_status hx_frames_reserve(struct hx_frames *f, struct hx_pfn first, uint64_t count)
 {
+	if (!f) {
+		return HX_INVALID_ARGUMENT;
+	}
 	if (count == 0) {
 		return HX_INVALID_SIZE;
 	}
@@ -498,7 +510,7 @@ hx_status hx_frames_deallocate(struct hx_frames *f, struct hx_pfn first)
 
 struct hx_zone *hx_frames_zone_of(struct hx_frames *f, struct hx_pfn frame)
 {
-	for (unsigned i = 0; i < f->zone_count; i++) {
+	for (unsigned i = 0; f && i < f->zone_count; i++) {
 		struct hx_frame_allocator *a = &f->zones[i].allocator;
 		if (frame.v - a->base < a->span_frames) {
 			return &f->zones[i];

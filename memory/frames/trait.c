@@ -37,6 +37,13 @@ static bool power_of_two_or_zero(uint64_t v)
 	return (v & (v - 1)) == 0;
 }
 
+bool hx_frame_constraint_valid(const struct hx_frame_constraint *c, uint64_t count)
+{
+	return !c || (power_of_two_or_zero(c->align_frames) &&
+		      power_of_two_or_zero(c->boundary_frames) &&
+		      (c->boundary_frames == 0 || c->boundary_frames >= count));
+}
+
 hx_status hx_frame_window(const struct hx_frame_allocator *a, uint64_t count, uint64_t natural,
 			  const struct hx_frame_constraint *c, struct hx_frame_window *w)
 {
@@ -45,12 +52,11 @@ hx_status hx_frame_window(const struct hx_frame_allocator *a, uint64_t count, ui
 	if (count == 0) {
 		return HX_INVALID_SIZE;
 	}
+	if (!hx_frame_constraint_valid(c, count)) {
+		return HX_INVALID_ARGUMENT;
+	}
 	if (!c) {
 		return HX_OK;
-	}
-	if (!power_of_two_or_zero(c->align_frames) || !power_of_two_or_zero(c->boundary_frames) ||
-	    (c->boundary_frames != 0 && c->boundary_frames < count)) {
-		return HX_INVALID_ARGUMENT;
 	}
 	if (c->lowest.v > w->low) {
 		w->low = c->lowest.v;

@@ -189,9 +189,14 @@ struct hx_frame_window {
 };
 
 /**
+ * Alignment and boundary are powers of two or 0, and @p count frames fit between two
+ * boundaries; NULL asks for nothing.
+ */
+HX_NODISCARD bool hx_frame_constraint_valid(const struct hx_frame_constraint *c, uint64_t count);
+
+/**
  * What @p c means for @p count frames that are aligned to @p natural by themselves.
- * @return INVALID_SIZE (no frames); INVALID_ARGUMENT (alignment or boundary is no
- *         power of two, or the boundary is smaller than the block)
+ * @return INVALID_SIZE (no frames); INVALID_ARGUMENT (the constraint is not valid)
  */
 HX_NODISCARD hx_status hx_frame_window(const struct hx_frame_allocator *a, uint64_t count,
 				       uint64_t natural, const struct hx_frame_constraint *c,

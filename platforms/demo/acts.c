@@ -352,26 +352,58 @@ void act_heap(void)
 
 /* ---- Pressure ---- */
 
-/* Blocks of memory chained through their first words: the memory that runs out. */
-struct block {
-	struct block *next;
-	unsigned order;
+/*
+ * The memory that runs out is written down in pages of its own, so that a block of
+ * 1 GiB is taken without a word in it being touched.
+ */
+struct ledger {
+	struct ledger *next;
+	uint64_t count;
+	uint64_t blocks[HX_FRAME_BYTES / 8 - 2]; /* frame number << 8 | order */
 };
 
-static struct block *ballast;
+static struct ledger *ledger;
 static uint64_t ballast_blocks;
 
+/* Room for one more entry; false when not even a frame for a page is left. */
+static bool ledger_has_room(void)
+{
+	if (ledger && ledger->count < HX_ARRAY_LENGTH(ledger->blocks)) {
+		return true;
+	}
+	struct hx_pfn_result r = hx_frames_allocate(&SYS->frames, 0, HX_ALLOC_NO_PRESSURE);
+	if (r.status != HX_OK) {
+		return false;
+	}
+	struct ledger *page = hx_ptr(hx_pfn_to_pa(r.value));
+	page->next = ledger;
+	page->count = 0;
+	ledger = page;
+	return true;
+}
+
+/* @return frames given back, 0 when none is left or a free was refused */
 static uint64_t drop_one_block(void)
 {
-	struct block *b = ballast;
-	if (!b) {
+	if (!ledger) {
 		return 0;
 	}
-	ballast = b->next;
-	ballast_blocks--;
-	unsigned order = b->order;
-	hx_status s = hx_frames_free(&SYS->frames, hx_pa_to_pfn(hx_ptr_to_pa(b)), order);
-	return s == HX_OK ? UINT64_C(1) << order : 0;
+	uint64_t frames = 0;
+	hx_status s = HX_OK;
+	if (ledger->count > 0) {
+		uint64_t entry = ledger->blocks[--ledger->count];
+		unsigned order = entry & 0xff;
+		frames = UINT64_C(1) << order;
+		ballast_blocks--;
+		s = hx_frames_free(&SYS->frames, hx_pfn(entry >> 8), order);
+	}
+	if (s == HX_OK && ledger->count == 0) {
+		struct ledger *empty = ledger;
+		ledger = empty->next;
+		frames++;
+		s = hx_frames_free(&SYS->frames, hx_pa_to_pfn(hx_ptr_to_pa(empty)), 0);
+	}
+	return s == HX_OK ? frames : 0;
 }
 
 static uint64_t reclaim_ballast(void *context, const struct hx_pressure_event *event)
@@ -384,12 +416,13 @@ static uint64_t reclaim_ballast(void *context, const struct hx_pressure_event *e
 static void fill_memory(void)
 {
 	for (unsigned order = HX_ORDER_MAX + 1; order-- > 0;) {
-		struct hx_pfn_result r;
-		while ((r = hx_frames_allocate(&SYS->frames, order, HX_ALLOC_NO_PRESSURE)).status ==
-		       HX_OK) {
-			struct block *b = hx_ptr(hx_pfn_to_pa(r.value));
-			*b = (struct block){ballast, order};
-			ballast = b;
+		while (ledger_has_room()) {
+			struct hx_pfn_result r =
+				hx_frames_allocate(&SYS->frames, order, HX_ALLOC_NO_PRESSURE);
+			if (r.status != HX_OK) {
+				break;
+			}
+			ledger->blocks[ledger->count++] = r.value.v << 8 | order;
 			ballast_blocks++;
 		}
 	}
@@ -414,7 +447,7 @@ void act_pressure(void)
 		    "the same request with pressure: %llu event, reclaimer called %u times, "
 		    "retry %s",
 		    ull(SYS->pressure.events - events), calls, name_of(rescued.status));
-	while (ballast) {
+	while (ledger) {
 		if (drop_one_block() == 0) {
 			demo_result(false, "a block could not be freed");
 			break;

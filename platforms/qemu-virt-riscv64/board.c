@@ -117,14 +117,23 @@ static void choose_paging(void)
 static void choose_extras(uint64_t hz)
 {
 	char word[8];
-	if (hx_command_line_get(info.command_line, "hx.rfence", word, sizeof word) &&
-	    hx_streq(word, "off")) {
-		hx_riscv64_rfence = false;
+	if (hx_command_line_get(info.command_line, "hx.rfence", word, sizeof word)) {
+		if (!hx_streq(word, "on") && !hx_streq(word, "off")) {
+			hx_log("[hx:stage 1] refused: hx.rfence=%s; allowed: on off", word);
+			hx_platform_exit(false);
+		}
+		hx_riscv64_rfence = hx_streq(word, "on");
 	}
 	if (hx_command_line_get(info.command_line, "hx.tick", word, sizeof word)) {
 		uint64_t microseconds = 0;
-		for (const char *c = word; *c >= '0' && *c <= '9'; c++) {
+		const char *c = word;
+		for (; *c >= '0' && *c <= '9'; c++) {
 			microseconds = microseconds * 10 + (uint64_t)(*c - '0');
+		}
+		if (*c != '\0' || microseconds == 0 || hx_strlen(word) == sizeof word - 1) {
+			hx_log("[hx:stage 1] refused: hx.tick=%s; allowed: 1 to 999999 microseconds",
+			       word);
+			hx_platform_exit(false);
 		}
 		hx_board_tick = microseconds * hz / 1000000;
 	}

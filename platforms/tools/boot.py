@@ -113,7 +113,11 @@ def boot(family, args):
 def main(argv):
     args = parse(argv)
     families = ["riscv64", "x86_64"] if args.board == "all" else [args.board]
-    results = [boot(family, args) for family in families]
+    try:
+        results = [boot(family, args) for family in families]
+    except KeyboardInterrupt:
+        print("# stopped")
+        return 130
     return 0 if all(results) else 1
 
 

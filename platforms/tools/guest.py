@@ -31,8 +31,14 @@ def cpus_on(machine, cpus):
     return 1 if machine == "microvm" else cpus
 
 
+def grub_quoted(word):
+    """One word of GRUB's script: nothing in it is special."""
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
 def make_iso(kernel, command_line, directory, initrd=None):
     """A GRUB image that boots the kernel by multiboot2."""
+    words = " ".join(grub_quoted(word) for word in command_line.split())
     tree = os.path.join(directory, "iso")
     os.makedirs(os.path.join(tree, "boot", "grub"))
     shutil.copy(kernel, os.path.join(tree, "boot", "kernel.elf"))
@@ -43,7 +49,7 @@ def make_iso(kernel, command_line, directory, initrd=None):
     with open(os.path.join(tree, "boot", "grub", "grub.cfg"), "w", encoding="utf-8") as f:
         f.write("set timeout=0\nset default=0\n"
                 "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\n"
-                f'menuentry "helix" {{\n\tmultiboot2 /boot/kernel.elf {command_line}\n'
+                f'menuentry "helix" {{\n\tmultiboot2 /boot/kernel.elf {words}\n'
                 f"{module}\tboot\n}}\n")
     image = os.path.join(directory, "helix.iso")
     subprocess.run(["grub-mkrescue", "-o", image, tree], check=True,
@@ -135,9 +141,12 @@ def run(line, timeout, on_line):
                 text = pending.decode(errors="replace").rstrip("\r")
                 lines.append(text)
                 on_line(text)
+            if ended:
+                process.wait(10)  # its output is closed: it is about to end
+        except subprocess.TimeoutExpired:
+            timed_out = True
         finally:
-            if not ended:
-                process.kill()
+            process.kill()  # does nothing to one that has ended
         status = process.wait()
     return Outcome(status, lines, timed_out, time.monotonic() - start)
 

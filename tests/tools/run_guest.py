@@ -30,6 +30,8 @@ def main(argv):
     p.add_argument("--append", default="")
     p.add_argument("--timeout", type=float, default=280)
     args = p.parse_args(argv)
+    if args.machine == "iso":
+        p.error("--machine iso: platforms/boot makes such images")
 
     print("TAP version 13")
     started = False

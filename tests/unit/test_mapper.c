@@ -898,6 +898,54 @@ HX_TEST(writable_and_executable_by_policy)
 	}
 }
 
+HX_TEST(hidden_pages_keep_all_but_their_rights)
+{
+	open_tables(false, HX_WX_FORCE);
+	HX_BAIL();
+	struct hx_va va = hx_va(UVA);
+	HX_CHECK_STATUS(hx_map(&user, va, hx_pa(PA), 4 * PAGE, URW), HX_OK);
+	world_mark(&user, UVA + PAGE, HX_PAGE_DIRTY);
+	/* The two in the middle; twice, since hiding what is hidden changes nothing. */
+	for (unsigned i = 0; i < 2; i++) {
+		HX_CHECK_STATUS(hx_update_flags(&user, hx_va(UVA + PAGE), 2 * PAGE, 0), HX_OK);
+		check_absent(&user, UVA + PAGE);
+		check_absent(&user, UVA + 3 * PAGE - 1);
+		check_leaf(&user, UVA, PA, 0);
+		check_leaf(&user, UVA + 3 * PAGE, PA + 3 * PAGE, 0);
+		unsigned level;
+		hx_pte e = hx_hal_pte_load(world_entry(&user, UVA + PAGE, &level));
+		HX_CHECK(hx_hal_pte_kind(e, level) == HX_PTE_SOFT);
+		WORLD_SOUND(&user);
+	}
+	/* Hidden is mapped: nothing is mapped over it, and it is no hole. */
+	WORLD_REFUSED(&user, hx_map(&user, hx_va(UVA + PAGE), hx_pa(PA), PAGE, URW),
+		      HX_ALREADY_MAPPED);
+	HX_CHECK_STATUS(hx_update_flags(&user, va, 4 * PAGE, URO), HX_OK);
+	check_leaf(&user, UVA + PAGE, PA + PAGE, 0);
+	HX_CHECK((hx_translate(&user, hx_va(UVA + PAGE)).flags & HX_PAGE_DIRTY) != 0);
+	HX_CHECK((hx_translate(&user, hx_va(UVA + PAGE)).flags & HX_PAGE_WRITABLE) == 0);
+	/* Released with frame and DIRTY from hiding as well. */
+	struct released r = none_released;
+	HX_CHECK_STATUS(hx_update_flags(&user, va, 4 * PAGE, 0), HX_OK);
+	HX_CHECK_STATUS(hx_unmap(&user, va, 4 * PAGE, note_release, &r), HX_OK);
+	HX_CHECK_EQUAL(r.count, 4);
+	HX_CHECK_EQUAL(r.pa_sum, 4 * PA + 6 * PAGE);
+	HX_CHECK((r.flags_or & HX_PAGE_DIRTY) != 0);
+	WORLD_SOUND(&user);
+	/* The kernel's pages and tables with huge leaves have no such thing. */
+	HX_CHECK_STATUS(hx_map(&kernel, hx_va(kva()), hx_pa(PA), PAGE, RW), HX_OK);
+	WORLD_REFUSED(&kernel, hx_update_flags(&kernel, hx_va(kva()), PAGE, 0),
+		      HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_unmap(&kernel, hx_va(kva()), PAGE, NULL, NULL), HX_OK);
+	close_tables();
+	open_tables(true, HX_WX_FORCE);
+	HX_BAIL();
+	HX_CHECK_STATUS(hx_map(&user, va, hx_pa(PA), PAGE, URW), HX_OK);
+	WORLD_REFUSED(&user, hx_update_flags(&user, va, PAGE, 0), HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_unmap(&user, va, PAGE, NULL, NULL), HX_OK);
+	close_tables();
+}
+
 HX_TEST(accessed_and_dirty_stay)
 {
 	open_tables(true, HX_WX_FORCE);
@@ -1089,7 +1137,7 @@ HX_TEST(tables_are_tagged)
 	HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
 	c.db = NULL;
 	HX_REQUIRE_STATUS(hx_pagetable_init(&kernel, &c), HX_OK);
-#ifndef HX_DEBUG_ASSERTS /* the validator inside the call would miss the root's tag */
+#ifndef HX_DEBUG_ASSERTS    /* the validator inside the call would miss the root's tag */
 	kernel.db = &small; /* from here on */
 	WORLD_REFUSED(&kernel, hx_map(&kernel, hx_va(kva()), hx_pa(PA), L1 + PAGE, RW),
 		      HX_OUT_OF_MEMORY);
@@ -1515,7 +1563,8 @@ HX_SUITE(mapper, HX_CASE(init_checks_its_arguments),
 	 HX_CASE(break_before_make_leaves_the_same_tables), HX_CASE(every_allocation_may_fail),
 	 HX_CASE(a_map_that_can_never_succeed_gives_up_early), HX_CASE(emptied_tables_are_freed),
 	 HX_CASE(released_leaves_are_told_with_their_flags),
-	 HX_CASE(writable_and_executable_by_policy), HX_CASE(accessed_and_dirty_stay),
+	 HX_CASE(writable_and_executable_by_policy),
+	 HX_CASE(hidden_pages_keep_all_but_their_rights), HX_CASE(accessed_and_dirty_stay),
 	 HX_CASE(a_machine_without_accessed_and_dirty), HX_CASE(sealed_root_entries_are_fixed),
 	 HX_CASE(tables_are_tagged), HX_CASE(the_validator_sees_damage),
 	 HX_CASE(translate_says_where_the_walk_ended), HX_CASE(flushes_are_counted_and_few),

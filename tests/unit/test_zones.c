@@ -481,6 +481,36 @@ HX_TEST(frees_find_their_zone)
 	}
 }
 
+HX_TEST(requests_that_are_none_are_refused)
+{
+	struct hx_frames_config c;
+	if (!configure_any(&c) || !build_tiny(&c)) {
+		return;
+	}
+	const struct hx_frame_constraint malformed[] = {
+		{.align_frames = 3},
+		{.boundary_frames = 12},
+		{.boundary_frames = 2},
+		/* Where no zone is asked as well. */
+		{.align_frames = 3, .lowest = hx_pfn(UINT64_C(1) << 40)},
+	};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(malformed); i++) {
+		HX_CHECK_STATUS(hx_frames_allocate_constrained(&frames, 2, &malformed[i], 0).status,
+				HX_INVALID_ARGUMENT);
+	}
+	HX_CHECK_STATUS(hx_frames_allocate(&frames, 0, ~HX_ALLOC_NO_PRESSURE).status,
+			HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_frames_allocate_contiguous(&frames, 2, 0, 1u << 31).status,
+			HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_frames_allocate(NULL, 0, 0).status, HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_frames_reserve(NULL, hx_pfn(1), 1), HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_frames_donate(NULL, hx_pfn(1), 1), HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_frames_free(NULL, hx_pfn(1), 0), HX_FOREIGN_FREE);
+	HX_CHECK_STATUS(hx_frames_free_run(NULL, hx_pfn(1), 1), HX_FOREIGN_FREE);
+	HX_CHECK_STATUS(hx_frames_deallocate(NULL, hx_pfn(1)), HX_FOREIGN_FREE);
+	HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
+}
+
 HX_TEST(memory_is_donated_once)
 {
 	for (unsigned i = 0; i < HX_ARRAY_LENGTH(names); i++) {
@@ -726,7 +756,7 @@ HX_TEST(traits_are_found_by_name)
 HX_SUITE(zones, HX_CASE(zones_follow_the_map), HX_CASE(nodes_and_wide_holes_make_zones),
 	 HX_CASE(init_that_fails_leaves_nothing), HX_CASE(requests_fall_back_in_order),
 	 HX_CASE(constraints_choose_the_zone), HX_CASE(contiguous_requests_are_aligned_runs),
-	 HX_CASE(frees_find_their_zone), HX_CASE(memory_is_donated_once),
-	 HX_CASE(zones_are_added_in_order), HX_CASE(pressure_is_raised_once_and_retried_once),
-	 HX_CASE(the_chosen_allocation_fails), HX_CASE(metadata_are_small),
-	 HX_CASE(traits_are_found_by_name));
+	 HX_CASE(frees_find_their_zone), HX_CASE(requests_that_are_none_are_refused),
+	 HX_CASE(memory_is_donated_once), HX_CASE(zones_are_added_in_order),
+	 HX_CASE(pressure_is_raised_once_and_retried_once), HX_CASE(the_chosen_allocation_fails),
+	 HX_CASE(metadata_are_small), HX_CASE(traits_are_found_by_name));

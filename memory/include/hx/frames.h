@@ -212,6 +212,12 @@ HX_NODISCARD hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind
  */
 HX_NODISCARD hx_status hx_frames_donate(struct hx_frames *f, struct hx_pfn first, uint64_t count);
 
+/*
+ * Requests say INVALID_ARGUMENT for a NULL front, an unknown flag or a constraint
+ * that is none; INVALID_SIZE for an order above HX_ORDER_MAX; OUT_OF_MEMORY. They
+ * take the locks of zones in turn, never two at once, and raise pressure under none.
+ */
+
 /** 2^order frames from NORMAL, falling back to DMA32, then DMA. */
 HX_NODISCARD struct hx_pfn_result hx_frames_allocate(struct hx_frames *f, unsigned order,
 						     unsigned flags);

@@ -101,7 +101,7 @@ HX_TEST(init_checks_its_arguments)
 {
 	open_frames();
 	HX_BAIL();
-	struct hx_pagetable t = {.asid = 77}, other = {0};
+	struct hx_pagetable t = {.asid_token = 77}, other = {0};
 	struct hx_pagetable_config c = config();
 	HX_CHECK_STATUS(hx_pagetable_init(NULL, &c), HX_INVALID_ARGUMENT);
 	HX_CHECK_STATUS(hx_pagetable_init(&t, NULL), HX_INVALID_ARGUMENT);
@@ -118,7 +118,7 @@ HX_TEST(init_checks_its_arguments)
 	world_fail_after = 0;
 	HX_CHECK_STATUS(hx_pagetable_init(&t, &c), HX_OUT_OF_MEMORY);
 	world_fail_after = WORLD_NEVER;
-	HX_CHECK(t.asid == 77 && t.frames == NULL);
+	HX_CHECK(t.asid_token == 77 && t.frames == NULL);
 	HX_REQUIRE_STATUS(hx_pagetable_init(&t, &c), HX_OK);
 	c.kernel = &t; /* a user table */
 	struct hx_pagetable third = {0};

@@ -115,7 +115,6 @@ static bool same(const struct sim_entry *a, const struct sim_entry *b)
  */
 static void look_for_conflict(struct sim_cpu *cpu, const struct sim_entry *new)
 {
-	const uint64_t fixed = CACHE_BITS | HX_PAGE_GLOBAL;
 	const struct sim_tlb *t = &cpu->tlb;
 	for (unsigned level = 0; level < hx_hal_geometry.levels; level++) {
 		uint64_t va = hx_align_down(new->va, sim_level_bytes(level));
@@ -125,7 +124,8 @@ static void look_for_conflict(struct sim_cpu *cpu, const struct sim_entry *new)
 			if (e->kind != SIM_PAGE || e->va != va || e->level != level ||
 			    !sim_usable(e, cpu->asid) ||
 			    (level == new->level && e->pa == new->pa &&
-			     ((e->flags ^ new->flags) & fixed) == 0)) {
+			     ((e->flags ^ new->flags) & CACHE_BITS) == 0 &&
+			     !(new->flags & ~e->flags & HX_PAGE_GLOBAL))) {
 				continue;
 			}
 			sim_count(&sim_counters.conflicts);
@@ -750,8 +750,12 @@ bool hx_sim_access(struct hx_sim_reference *r, struct hx_fault *fault)
 			r->pa = hx_pa(used.pa + (r->va.v & (sim_level_bytes(used.level) - 1)));
 			transfer(r);
 		} else {
+			uint64_t wanted = sim_feature(HX_MMU_HARDWARE_AD)   ? 0
+					  : r->access == HX_ACCESS_WRITE
+						  ? HX_PAGE_ACCESSED | HX_PAGE_DIRTY
+						  : HX_PAGE_ACCESSED;
 			if (now.present && allows(cpu, now.flags, r) &&
-			    (sim_feature(HX_MMU_HARDWARE_AD))) {
+			    (now.flags & wanted) == wanted) {
 				sim_count(&sim_counters.spurious_faults);
 			}
 			if (FAULT_FLUSHES) {

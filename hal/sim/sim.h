@@ -44,8 +44,8 @@
  * are not late.
  *
  * Under HX_MMU_BREAK_BEFORE_MAKE it reports a conflict when a valid value is stored
- * in an entry of which a TLB holds, or could hold, another one (size, address, type
- * or GLOBAL), and when a TLB comes to hold two translations of one address.
+ * in an entry of which a TLB holds, or could hold, another one (of other size, address
+ * or memory type, or GLOBAL where it was not), and when a TLB comes to hold two translations of one address.
  *
  * Each use of an entry that grants what the current tables do not is counted and
  * reported. It is an error only once the operation that changed the table has

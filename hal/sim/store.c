@@ -231,20 +231,24 @@ static void update_at_once(const hx_pte *p)
 
 /*
  * May an entry of @level that said @old say @new, with no invalidation between?
- * Rights and marks may change; size, address, memory type and GLOBAL may not.
+ * Rights and marks may change; size, address and memory type may not, and what was
+ * not GLOBAL may not become so: it would overlap what is cached without.
  */
 static bool may_follow(hx_pte old, hx_pte new, unsigned level)
 {
-	const uint64_t fixed = HX_PAGE_WRITE_THROUGH | HX_PAGE_NO_CACHE | HX_PAGE_GLOBAL;
+	const uint64_t fixed = HX_PAGE_WRITE_THROUGH | HX_PAGE_NO_CACHE;
 	enum hx_pte_kind was = hx_hal_pte_kind(old, level), is = hx_hal_pte_kind(new, level);
 	bool was_valid = was == HX_PTE_LEAF || was == HX_PTE_TABLE;
 	bool is_valid = is == HX_PTE_LEAF || is == HX_PTE_TABLE;
 	if (!was_valid || !is_valid) {
 		return true;
 	}
-	return was == is && hx_hal_pte_pa(old, level).v == hx_hal_pte_pa(new, level).v &&
-	       (is == HX_PTE_TABLE ||
-		((hx_hal_pte_flags(old, level) ^ hx_hal_pte_flags(new, level)) & fixed) == 0);
+	if (was != is || hx_hal_pte_pa(old, level).v != hx_hal_pte_pa(new, level).v) {
+		return false;
+	}
+	uint64_t before = hx_hal_pte_flags(old, level), after = hx_hal_pte_flags(new, level);
+	return is == HX_PTE_TABLE ||
+	       (((before ^ after) & fixed) == 0 && !(after & ~before & HX_PAGE_GLOBAL));
 }
 
 /* The value that the cached fact came from, as far as may_follow() looks at it. */

@@ -55,6 +55,7 @@ enum { HX_LEVELS_MAX = 5 };
 #define HX_MMU_NO_EXECUTE        (1u << 4) /* NO_EXECUTE is enforced */
 #define HX_MMU_EXECUTE_ONLY      (1u << 5) /* executable without readable exists */
 #define HX_MMU_USER_GUARD        (1u << 6) /* kernel mode: no USER code, data by user_access */
+#define HX_MMU_MEMORY_TYPES      (1u << 7) /* the cache flags rule; else the machine's map does */
 
 /*
  * Level 0 is the table whose entries map single pages; the root is level

@@ -78,6 +78,7 @@ struct hx_pagetable {
 	struct hx_cpus active;
 	struct hx_cpus cached; /* may have entries of it, loaded or not */
 	struct hx_cpus stale;  /* of these: forget them when it is loaded next */
+	uint32_t pruning; /* calls about to free a table that they have found EMPTY; atomic */
 	struct hx_pagetable *shared; /* whose kernel half this one shows; NULL: its own */
 	struct hx_stripe stripes[HX_STRIPES];
 };
@@ -229,7 +230,9 @@ HX_NODISCARD hx_status hx_unmap_sparse(struct hx_pagetable *t, struct hx_va va, 
  * @return as hx_unmap(); INVALID_ARGUMENT (also: hiding elsewhere),
  *         PERMISSION_DENIED as hx_map()
  * Context: IRQ-safe; locks the range; never sleeps
- * Cost:    two descents per leaf table; at most one shootdown
+ * Cost:    two descents per leaf table; at most one shootdown, and on a machine that
+ *          demands break-before-make one more for each huge leaf that is split, and
+ *          one when a cache attribute changes beside a right that is taken away
  */
 HX_NODISCARD hx_status hx_update_flags(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
 				       uint64_t flags);

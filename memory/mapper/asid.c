@@ -6,9 +6,8 @@
  * The kernel's tables run under HX_ASID_KERNEL. A user table gets an identifier when
  * it is loaded first, out of a common pool. None is given back: when the pool is
  * empty a new generation begins, in which only the tables that run on some CPU keep
- * theirs, and every CPU forgets all of its TLB before it loads another table. So an
- * identifier names one table in one generation, a table that ends needs no flush,
- * and one flush a CPU pays for some thousands of tables.
+ * theirs. So an identifier names one table in one generation, and a table that ends
+ * needs no flush.
  *
  *      token   63 ............. 16 | 15 ........ 0
  *             |    generation      |  identifier  |      0: none yet
@@ -19,7 +18,9 @@
  *
  * A CPU that leaves a table keeps what it has cached of it. Its bit stays in the
  * table's `cached` mask, and is set in `stale` when something was invalidated while
- * it was away; the next load there keeps or forgets accordingly (see load.c).
+ * it was away; the next load there keeps or forgets accordingly (see load.c). With a
+ * new identifier the mask is empty: each CPU's first load forgets what another table
+ * had cached there under it in an earlier generation.
  *
  * Invariants: no two user tables have tokens of the present generation with one
  * identifier; a table that runs somewhere has the token with which it runs there.
@@ -37,7 +38,6 @@ static struct {
 	struct hx_lock lock;
 	uint64_t generation;   /* in the place that it has in a token; atomic */
 	unsigned next;         /* where the search for a free identifier goes on */
-	struct hx_cpus forget; /* CPUs that must forget all first */
 	uint64_t used[POOL_MAX / 64];
 } pool = {.generation = UINT64_C(1) << ID_BITS};
 
@@ -86,7 +86,6 @@ static void begin_generation(void)
 			(void)take(id_of(cpus[i].reserved));
 		}
 	}
-	pool.forget.bits = UINT64_MAX;
 }
 
 /* Does @token run somewhere? Then it goes on as @renewed. */
@@ -135,14 +134,13 @@ static uint64_t new_token(struct hx_pagetable *t, uint64_t old)
 	if (old == 0 || id >= pool_size() || !take(id)) {
 		id = find_id();
 	}
-	/* What CPUs have of it is cached under another identifier, or will be forgotten. */
+	/* What CPUs have cached of it is out of reach; what they have under @id is not of it. */
 	__atomic_store_n(&t->cached.bits, 0, __ATOMIC_SEQ_CST);
 	return id != 0 ? pool.generation | id : 0;
 }
 
-uint16_t hx_asid_enter(struct hx_pagetable *t, bool *forget_all)
+uint16_t hx_asid_enter(struct hx_pagetable *t)
 {
-	*forget_all = false;
 	if (t->kernel || pool_size() == 0) {
 		return HX_ASID_KERNEL;
 	}
@@ -160,8 +158,6 @@ uint16_t hx_asid_enter(struct hx_pagetable *t, bool *forget_all)
 		token = new_token(t, token);
 		__atomic_store_n(&t->asid_token, token, __ATOMIC_SEQ_CST);
 	}
-	*forget_all = hx_cpus_has(pool.forget, cpu);
-	pool.forget.bits &= ~hx_cpus_of(cpu).bits;
 	__atomic_store_n(&cpus[cpu].running, token, __ATOMIC_SEQ_CST);
 	hx_lock_release_irqs_off(&pool.lock);
 	return (uint16_t)id_of(token);

@@ -256,11 +256,8 @@ void hx_gather_flush(struct hx_pagetable *t, struct hx_stripe *home, const struc
 void hx_flush_table(struct hx_pagetable *t);
 /* ---- Identifiers (asid.c) and what runs (load.c); with interrupts off ---- */
 
-/*
- * The identifier under which this CPU is about to run @t. @p forget_all: before it
- * does it must forget everything.
- */
-uint16_t hx_asid_enter(struct hx_pagetable *t, bool *forget_all);
+/* The identifier under which this CPU is about to run @t. */
+uint16_t hx_asid_enter(struct hx_pagetable *t);
 /* The one that @t has: it stays while @t runs anywhere. */
 uint16_t hx_asid_of(const struct hx_pagetable *t);
 /* The one that this CPU runs under. */

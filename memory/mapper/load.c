@@ -41,7 +41,7 @@ static bool clear(struct hx_cpus *mask, struct hx_cpus me)
 }
 
 /* Is what this CPU has cached under the identifier of @t of @t, and right? */
-static bool may_keep(struct hx_pagetable *t, struct hx_cpus me, uint16_t asid, bool forgot_all)
+static bool may_keep(struct hx_pagetable *t, struct hx_cpus me, uint16_t asid)
 {
 	if (hx_hal_geometry.asid_bits == 0) {
 		return false;
@@ -54,7 +54,7 @@ static bool may_keep(struct hx_pagetable *t, struct hx_cpus me, uint16_t asid, b
 	bool stale = clear(&t->stale, me);
 	bool cached =
 		(__atomic_fetch_or(&t->cached.bits, me.bits, __ATOMIC_SEQ_CST) & me.bits) != 0;
-	return asid != HX_ASID_KERNEL && cached && !stale && !forgot_all;
+	return asid != HX_ASID_KERNEL && cached && !stale;
 }
 
 void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous)
@@ -77,12 +77,8 @@ void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous)
 	set(&kernel->active, me);
 	set(&t->active, me);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	bool forget_all;
-	uint16_t asid = hx_asid_enter(t, &forget_all);
-	bool keep = may_keep(t, me, asid, forget_all);
-	if (forget_all) {
-		hx_flush_this_cpu(t);
-	}
+	uint16_t asid = hx_asid_enter(t);
+	bool keep = may_keep(t, me, asid);
 	hx_hal_root_load(t->root, asid, keep);
 	loaded[cpu].table = t;
 	loaded[cpu].asid = asid;

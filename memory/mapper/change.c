@@ -299,7 +299,9 @@ static bool is_stale(uint64_t old, uint64_t new)
 static void update_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr_t va)
 {
 	uint64_t old = hx_hal_pte_flags(e, level);
-	bool broken = hx_feature(HX_MMU_BREAK_BEFORE_MAKE) && ((old ^ c->flags) & CACHE_FLAGS);
+	/* Becoming GLOBAL would overlap what is cached without. */
+	bool broken = hx_feature(HX_MMU_BREAK_BEFORE_MAKE) &&
+		      (((old ^ c->flags) & CACHE_FLAGS) || (c->flags & ~old & HX_PAGE_GLOBAL));
 	if (broken) {
 		e = break_leaf(c, p, level, va);
 	}

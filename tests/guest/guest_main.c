@@ -35,6 +35,11 @@ struct hx_system *hx_test_system(void)
 	return &sys;
 }
 
+void hx_test_readers(bool run)
+{
+	(void)run;
+}
+
 static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 static void say(const char *format, ...)

@@ -466,6 +466,14 @@ def boots(directory):
            ["  node 0  initrd"], True)
     yield "x86_64-qemu64", "x86_64", ["--cpu", "qemu64"], [], True
     yield "riscv64-sv39", "riscv64", ["--append", "hx.paging=sv39"], ["3 levels"], True
+    yield "riscv64-sv57", "riscv64", ["--append", "hx.paging=sv57"], ["5 levels"], True
+    yield "x86_64-la57", "x86_64", ["--append", "hx.paging=la57"], ["5 levels"], True
+    yield ("x86_64-iso-la57", "x86_64", ["--machine=iso", "--append", "hx.paging=la57"],
+           ["5 levels"], True)
+    yield ("x86_64-without-la57", "x86_64", ["--cpu=qemu64", "--append", "hx.paging=la57"],
+           ["refused: this machine has no la57"], False)
+    yield ("x86_64-paging-misspelt", "x86_64", ["--append", "hx.paging=la75"],
+           ["hx.paging=la75; allowed: la48 la57"], False)
     yield ("riscv64-pieces", "riscv64",
            lambda: ["--dtb", memory_dtb(os.path.join(directory, "pieces.dtb"), PIECES)],
            PIECES_SEEN, True)

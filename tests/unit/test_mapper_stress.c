@@ -30,10 +30,10 @@
 
 enum {
 	CPUS = 4,
-	TABLES = 4,    /* the first is the kernel's */
-	PAGES = 1024,  /* of a table's window */
-	ALTS = 4,      /* frames that a page may have */
-	FRAMES = 1024, /* for tables */
+	TABLES = 4,     /* the first is the kernel's */
+	PAGES = 1024,   /* of a table's window */
+	ALTS = 4,       /* frames that a page may have */
+	FRAMES = 1024,  /* for tables */
 	PROGRAM = 2500, /* operations of one seed */
 };
 
@@ -102,8 +102,9 @@ static uint64_t random_flags(unsigned table)
 	return flags | (roll(8) ? HX_PAGE_USER : 0);
 }
 
-static uint64_t enforced(uint64_t flags)
+static uint64_t enforced(unsigned table, uint64_t flags)
 {
+	flags |= table == 0 && hx_hal_geometry.asid_bits > 0 ? HX_PAGE_GLOBAL : 0;
 	return flags & HX_PAGE_WRITABLE ? flags | HX_PAGE_NO_EXECUTE : flags; /* W^X */
 }
 
@@ -268,7 +269,7 @@ static void map(unsigned cpu, unsigned table)
 		return;
 	}
 	for (unsigned i = first; i < end; i++) {
-		pages[table][i] = (struct page){true, false, (uint8_t)alt, enforced(flags)};
+		pages[table][i] = (struct page){true, false, (uint8_t)alt, enforced(table, flags)};
 	}
 	/* It is there at once: for this CPU, and in the kernel's half for all. */
 	if (table == 0 || loaded[cpu] == table) {
@@ -280,8 +281,8 @@ static void map(unsigned cpu, unsigned table)
 	}
 }
 
-static void note_release(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
-			 uint64_t flags)
+static void note_released_leaf(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+			       uint64_t flags)
 {
 	(void)context;
 	(void)flags;
@@ -297,6 +298,11 @@ static void note_release(void *context, struct hx_va va, struct hx_pa pa, uint64
 	}
 }
 
+static void note_release(void *context, const struct hx_released *batch)
+{
+	world_each_leaf(batch, note_released_leaf, context);
+}
+
 static void unmap(unsigned table)
 {
 	unsigned first, end;
@@ -308,10 +314,10 @@ static void unmap(unsigned table)
 	given_back.table = table;
 	given_back.pages = given_back.wrong = 0;
 	begin(table, first, end);
-	hx_status s = sparse ? hx_unmap_sparse(&tables[table], va, (end - first) * PAGE,
-					       note_release, NULL)
-			     : hx_unmap(&tables[table], va, (end - first) * PAGE, note_release,
-					NULL);
+	hx_status s =
+		sparse ? hx_unmap_sparse(&tables[table], va, (end - first) * PAGE, note_release,
+					 NULL)
+		       : hx_unmap(&tables[table], va, (end - first) * PAGE, note_release, NULL);
 	finish();
 	check_status(s, wanted, "hx_unmap()");
 	if (given_back.pages != (s == HX_OK ? mapped : 0) || given_back.wrong > 0) {
@@ -332,15 +338,15 @@ static void update(unsigned table)
 	uint64_t flags = hide ? 0 : random_flags(table);
 	struct hx_va va = hx_va(va_of(table, first));
 	begin(table, first, end);
-	hx_status s = sparse ? hx_update_flags_sparse(&tables[table], va, (end - first) * PAGE,
-						      flags)
-			     : hx_update_flags(&tables[table], va, (end - first) * PAGE, flags);
+	hx_status s =
+		sparse ? hx_update_flags_sparse(&tables[table], va, (end - first) * PAGE, flags)
+		       : hx_update_flags(&tables[table], va, (end - first) * PAGE, flags);
 	finish();
 	check_status(s, wanted, "hx_update_flags()");
 	for (unsigned i = first; s == HX_OK && i < end; i++) {
 		struct page *p = &pages[table][i];
 		p->hidden = p->mapped && hide;
-		p->flags = hide ? p->flags : enforced(flags);
+		p->flags = hide ? p->flags : enforced(table, flags);
 	}
 }
 
@@ -505,7 +511,7 @@ static void end(void)
 		HX_CHECK_STATUS(hx_pagetable_destroy(&tables[i]), HX_OK);
 	}
 	HX_CHECK_EQUAL(hx_sim_audit(), 0);
-	HX_CHECK_EQUAL(world_free_count() + tables[0].counters.tables, FRAMES);
+	HX_CHECK_EQUAL(world_free_count() + hx_pagetable_counters(&tables[0]).tables, FRAMES);
 }
 
 static uint64_t number_from(const char *name, uint64_t otherwise)

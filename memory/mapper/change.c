@@ -131,6 +131,7 @@ static hx_status plan(struct change *c, const hx_pte *table, unsigned level, uin
 static hx_pte break_leaf(struct change *c, hx_pte *p, unsigned level, uintptr_t va)
 {
 	c->remade = true;
+	c->gather.tables = true; /* CPUs may cache the absence of a huge leaf until the last flush */
 	hx_pte e = hx_hal_pte_exchange(p, hx_hal_pte_soft(0));
 	struct hx_gather g = {.tables = true};
 	hx_gather_add(&g, va, hx_piece_last(va, UINTPTR_MAX, level), level);

@@ -10,9 +10,9 @@
  * Bit 1 is set in tables and in leaves at level 0, clear in leaves (blocks) above.
  * Address bits 49 and 48 are zero on a machine without LPA2.
  *
- * WRITABLE is DBM; a writable page that is not DIRTY is RO as well, and the machine,
- * where it manages dirty state, clears RO at the first write. A page that is not writable
- * keeps DIRTY in bit 55, which is software's. The kernel never executes USER pages (PXN),
+ * WRITABLE is DBM; a writable page that is not DIRTY is RO as well, and the machine, where
+ * it manages dirty state, clears RO at the first write. A page that is not writable keeps
+ * DIRTY in D, which is software's; set by whom it may, D always reads as DIRTY. The kernel never executes USER pages (PXN),
  * user mode never kernel pages (UXN), so NO_EXECUTE is the bit of the page's own mode.
  *
  * Attr[1:0] is the pair of cache flags, the index of one of the memory types in
@@ -103,11 +103,11 @@ static HX_ALWAYS_INLINE struct hx_pa hx_hal_pte_pa(hx_pte e, unsigned level)
 
 static HX_ALWAYS_INLINE uint64_t hx_hal_pte_flags(hx_pte e, unsigned level)
 {
-	bool read_only = (e & HX_A64_RO) != 0, managed = (e & HX_A64_DBM) != 0;
-	uint64_t dirty = read_only ? !managed && (e & HX_A64_DIRTY) : 1;
+	bool read_only = (e & HX_A64_RO) != 0;
 	uint64_t never = e & HX_A64_EL0 ? HX_A64_UXN : HX_A64_PXN;
 	return (e & HX_A64_VALID ? HX_PAGE_PRESENT : 0) |
-	       (managed || !read_only ? HX_PAGE_WRITABLE : 0) | (dirty ? HX_PAGE_DIRTY : 0) |
+	       (e & HX_A64_DBM || !read_only ? HX_PAGE_WRITABLE : 0) |
+	       (e & HX_A64_DIRTY || !read_only ? HX_PAGE_DIRTY : 0) |
 	       (e & HX_A64_EL0 ? HX_PAGE_USER : 0) | (e & HX_A64_ATTR) << 1 |
 	       (e & HX_A64_AF ? HX_PAGE_ACCESSED : 0) | (e & HX_A64_NG ? 0 : HX_PAGE_GLOBAL) |
 	       (e & never ? HX_PAGE_NO_EXECUTE : 0) | (level > 0 ? HX_PAGE_HUGE : 0);

@@ -488,7 +488,7 @@ static hx_status stage5(struct hx_system *sys, const struct hx_boot_args *args)
 	done(sys, &w, 5,
 	     "MMU on our tables: %u levels, %llu tables, %llu huge and %llu small leaves, %llu "
 	     "writable and executable",
-	     hx_hal_geometry.levels, (unsigned long long)sys->kernel_table.counters.tables,
+	     hx_hal_geometry.levels, (unsigned long long)hx_pagetable_counters(&sys->kernel_table).tables,
 	     (unsigned long long)leaves.huge, (unsigned long long)leaves.pages,
 	     (unsigned long long)leaves.writable_executable);
 	return HX_OK;

@@ -23,7 +23,14 @@
  * lost.
  *
  * Leaves that stay live change by compare-and-exchange, so that ACCESSED and
- * DIRTY, which the machine may set at any moment, survive.
+ * DIRTY, which the machine may set at any moment, survive. A plain store does where
+ * the machine has nothing left to set: both are set, or DIRTY is clear in a leaf
+ * that is not writable (and was not lately: taking WRITABLE away was followed by a
+ * flush before the lock was dropped).
+ *
+ * Most leaves of a table differ in their address alone. What is to be done with
+ * the rest of an entry, its attributes, is worked out when they differ from the
+ * last leaf's, and kept (struct rule).
  *
  * Hiding a page is the first half of unmapping it: its leaf becomes a soft entry
  * and is invalidated, and stays so. Showing it again writes the leaf anew. To an
@@ -37,15 +44,14 @@
 	(HX_PAGE_WRITABLE | HX_PAGE_USER | HX_PAGE_NO_EXECUTE | HX_PAGE_GLOBAL | CACHE_FLAGS)
 
 struct change {
-	struct hx_pagetable *t;
+	struct hx_cursor cursor;
 	bool sparse;     /* pass over what is not mapped */
 	bool unmap;      /* otherwise: give it flags */
 	uint64_t flags;  /* 0: hide it */
 	uint64_t tables; /* planned */
-	struct hx_reserve reserve;
-	struct hx_gather gather;
+	bool wide;       /* planned: more than the range's stripes changes */
 	bool unhooked_tables;
-	bool remade; /* entries that were broken are valid again */
+	bool remade; /* entries that were invalid or broken are valid now */
 	hx_released_fn released;
 	void *context;
 };
@@ -85,17 +91,42 @@ static bool all_mapped(const hx_pte *table, unsigned first, unsigned end)
 	return true;
 }
 
-static hx_status plan(struct change *c, const hx_pte *table, unsigned level, uintptr_t va,
-		      uintptr_t last)
+/* Is the table EMPTY outside of entries [first, end)? Neighbours are most often not. */
+static bool is_empty_around(const hx_pte *table, unsigned level, unsigned first, unsigned end)
 {
+	return (first == 0 || hx_table_is_empty(table, level, first - 1, first)) &&
+	       hx_table_is_empty(table, level, end, hx_level_entries(level)) &&
+	       hx_table_is_empty(table, level, 0, first);
+}
+
+/* A kernel table's root entries stay: other roots have copies. */
+static bool is_kept(const struct change *c, unsigned level)
+{
+	return c->cursor.t->kernel && level == hx_root_level();
+}
+
+static hx_status plan_pages(const struct change *c, const hx_pte *table, uintptr_t va,
+			    uintptr_t last)
+{
+	bool ok =
+		c->sparse || all_mapped(table, hx_level_index(va, 0), hx_level_index(last, 0) + 1);
+	return ok ? HX_OK : HX_NOT_MAPPED;
+}
+
+/* @p empties: unmapping leaves nothing in the table. */
+static hx_status plan(struct change *c, const hx_pte *table, unsigned level, uintptr_t va,
+		      uintptr_t last, bool *empties)
+{
+	const unsigned first = hx_level_index(va, level), end = hx_level_index(last, level) + 1;
 	if (level == 0) { /* nothing to split: only holes matter */
-		bool ok = c->sparse ||
-			  all_mapped(table, hx_level_index(va, 0), hx_level_index(last, 0) + 1);
-		return ok ? HX_OK : HX_NOT_MAPPED;
+		*empties = c->unmap && is_empty_around(table, 0, first, end);
+		return plan_pages(c, table, va, last);
 	}
 	hx_status s = HX_OK;
+	*empties = c->unmap;
 	for (uintptr_t to;; va = to + 1) {
 		to = hx_piece_last(va, last, level);
+		bool whole = hx_piece_is_whole(va, to, level), below = true;
 		hx_pte e = hx_hal_pte_load(&table[hx_level_index(va, level)]);
 		switch (hx_hal_pte_kind(e, level)) {
 		case HX_PTE_EMPTY:
@@ -105,23 +136,106 @@ static hx_status plan(struct change *c, const hx_pte *table, unsigned level, uin
 			}
 			break;
 		case HX_PTE_LEAF:
+			below = whole;
 			if (is_changed(c, e, level)) {
-				if (hx_is_fixed(c->t, level)) {
+				if (hx_is_fixed(c->cursor.t, level)) {
 					return HX_NOT_SUPPORTED;
 				}
 				c->tables += split_cost(level, va, to);
+				c->wide |= level > 1 && !whole;
 			}
 			break;
 		case HX_PTE_TABLE:
 			/* What goes as a whole, holes and all, need not be looked at. */
-			if (!(c->unmap && c->sparse && hx_piece_is_whole(va, to, level))) {
-				s = plan(c, hx_child_of(e, level), level - 1, va, to);
+			if (!(c->unmap && c->sparse && whole)) {
+				s = plan(c, hx_child_of(e, level), level - 1, va, to, &below);
 			}
+			below &= !is_kept(c, level);
 			break;
 		}
+		*empties &= below;
 		if (s != HX_OK || to == last) {
-			return s;
+			break;
 		}
+	}
+	*empties = *empties && is_empty_around(table, level, first, end);
+	/* Its own entry, above, is everybody's. */
+	c->wide |= *empties && level != hx_root_level() && !is_kept(c, level + 1);
+	return s;
+}
+
+/* ---- Rules: what to do with entries of level 0 that differ in their address alone ---- */
+
+struct rule {
+	hx_pte attributes; /* for which it stands */
+	bool leaf;
+	bool changed;
+	bool stale;    /* who has it cached must forget it */
+	bool settled;  /* the machine has nothing left to set in it */
+	bool broken;   /* break before make */
+	hx_pte flip;   /* to the new attributes, when it stays a leaf */
+	uint64_t soft; /* payload but the address, when it does not */
+};
+
+/*
+ * Must CPUs that cached a leaf with the @old flags forget it? What user mode
+ * gains the kernel may lose: any change of USER counts.
+ */
+static bool is_stale(uint64_t old, uint64_t new)
+{
+	const uint64_t either = HX_PAGE_USER | CACHE_FLAGS;
+	const uint64_t if_cleared = either | HX_PAGE_WRITABLE;
+	const uint64_t if_set = either | HX_PAGE_NO_EXECUTE;
+	return ((old & ~new &if_cleared) | (new & ~old &if_set)) != 0;
+}
+
+/* Kernel code cannot take the fault that an old refusal raises. */
+static bool must_forget(const struct change *c, uint64_t old)
+{
+	return c->cursor.t->kernel || is_stale(old, c->flags);
+}
+
+static bool is_settled(uint64_t flags)
+{
+	return !hx_feature(HX_MMU_HARDWARE_AD) ||
+	       ((flags & HX_PAGE_ACCESSED) != 0 &&
+		((flags & HX_PAGE_DIRTY) != 0 || (flags & HX_PAGE_WRITABLE) == 0));
+}
+
+/* Where the machine demands it, a new cache attribute waits until the old is forgotten. */
+static bool is_broken(uint64_t old, uint64_t new)
+{
+	return hx_feature(HX_MMU_BREAK_BEFORE_MAKE) && ((old ^ new) & CACHE_FLAGS) != 0;
+}
+
+static void learn(const struct change *c, struct rule *r, hx_pte e)
+{
+	*r = (struct rule){.attributes = hx_attributes_of(e)};
+	r->leaf = hx_hal_pte_kind(e, 0) == HX_PTE_LEAF;
+	if (!r->leaf) {
+		return;
+	}
+	uint64_t old = hx_hal_pte_flags(e, 0);
+	r->settled = is_settled(old);
+	if (c->unmap || c->flags == 0) {
+		r->changed = r->stale = true;
+		r->soft = hx_soft_leaf_bits(old);
+		return;
+	}
+	r->changed = is_changed(c, e, 0);
+	r->stale = must_forget(c, old);
+	r->broken = is_broken(old, c->flags);
+	r->flip = r->attributes ^ hx_hal_pte_prot(c->flags | (old & MACHINE_FLAGS), 0);
+}
+
+/* Entries [first, after) of a leaf table, whose entry @begin is for @va, are to be flushed. */
+static void gather_pages(struct change *c, uintptr_t va, const hx_pte *begin, const hx_pte *first,
+			 const hx_pte *after)
+{
+	if (first) {
+		const uintptr_t page = (uintptr_t)hx_level_bytes(0);
+		hx_gather_add(&c->cursor.gather, va + (uintptr_t)(first - begin) * page,
+			      va + (uintptr_t)(after - begin) * page - 1, 0);
 	}
 }
 
@@ -131,23 +245,24 @@ static hx_status plan(struct change *c, const hx_pte *table, unsigned level, uin
 static hx_pte break_leaf(struct change *c, hx_pte *p, unsigned level, uintptr_t va)
 {
 	c->remade = true;
+	va &= ~(uintptr_t)(hx_level_bytes(level) - 1);
 	hx_pte e = hx_hal_pte_exchange(p, hx_hal_pte_soft(0));
 	struct hx_gather g = {.tables = true};
 	hx_gather_add(&g, va, hx_piece_last(va, UINTPTR_MAX, level), level);
-	hx_gather_flush(c->t, &g);
+	hx_gather_flush(c->cursor.t, c->cursor.home, &g);
 	return e;
 }
 
 /* Replace a leaf by a table of leaves that map the same with the same flags. */
 static void split(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr_t va)
 {
-	struct hx_pa frame = hx_reserve_take(&c->reserve);
+	struct hx_pa frame = hx_reserve_take(&c->cursor.reserve);
 	hx_pte *table = hx_table_at(frame);
 	const unsigned entries = hx_level_entries(level - 1);
 	const uint64_t step = hx_level_bytes(level - 1);
 	bool broken = hx_feature(HX_MMU_BREAK_BEFORE_MAKE);
 	if (broken) {
-		e = break_leaf(c, p, level, va & ~(uintptr_t)(hx_level_bytes(level) - 1));
+		e = break_leaf(c, p, level, va);
 	}
 	do { /* again when ACCESSED or DIRTY appeared meanwhile */
 		hx_pte prot = hx_hal_pte_prot(hx_hal_pte_flags(e, level), level - 1);
@@ -159,20 +274,52 @@ static void split(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr
 			hx_hal_pte_store(p, hx_hal_pte_table(frame));
 		}
 	} while (!broken && !hx_hal_pte_update(p, &e, hx_hal_pte_table(frame)));
-	c->t->counters.splits++;
+	__atomic_fetch_add(&c->cursor.home->splits, 1, __ATOMIC_RELAXED);
 	/* A leaf became a table: where a fence with an address orders leaves only, it is not
 	 * enough. */
-	c->gather.tables = true;
+	c->cursor.gather.tables = true;
 }
 
 /* ---- Unmap: unhook ---- */
 
-/* Is the table EMPTY outside of entries [first, end)? Neighbours are most often not. */
-static bool is_empty_around(const hx_pte *table, unsigned level, unsigned first, unsigned end)
+/* One leaf; the machine may still mark it. */
+static void unhook_leaf(hx_pte *p, hx_pte e, unsigned level)
 {
-	return (first == 0 || hx_table_is_empty(table, level, first - 1, first)) &&
-	       hx_table_is_empty(table, level, end, hx_level_entries(level)) &&
-	       hx_table_is_empty(table, level, 0, first);
+	while (!hx_hal_pte_update(p, &e, hx_soft_leaf(e, level))) {
+	}
+}
+
+/* Leaves of level 0 in [va, last] become soft entries; also to hide them. */
+static void unhook_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_t last)
+{
+	struct rule rule = {0};
+	hx_pte *begin = &table[hx_level_index(va, 0)], *end = &table[hx_level_index(last, 0)] + 1;
+	hx_pte *first = NULL, *after = NULL; /* of those that were leaves */
+	for (hx_pte *p = begin; p < end;) {
+		hx_pte e = hx_hal_pte_load(p);
+		if (hx_attributes_of(e) != rule.attributes) {
+			learn(c, &rule, e);
+		}
+		const hx_pte attributes = rule.attributes;
+		const uint64_t soft = rule.soft;
+		hx_pte *run = p;
+		if (!rule.leaf) {
+			p++;
+			continue;
+		}
+		if (!rule.settled) {
+			unhook_leaf(p++, e, 0);
+		} else {
+			do {
+				uint64_t pfn = hx_pa_to_pfn(hx_hal_pte_pa(e, 0)).v;
+				hx_hal_pte_store(p++, hx_hal_pte_soft(pfn | soft));
+			} while (p < end &&
+				 (e = hx_hal_pte_load(p), hx_attributes_of(e) == attributes));
+		}
+		first = first ? first : run;
+		after = p;
+	}
+	gather_pages(c, va, begin, first, after);
 }
 
 /*
@@ -182,6 +329,10 @@ static bool is_empty_around(const hx_pte *table, unsigned level, unsigned first,
 static bool unhook(struct change *c, hx_pte *table, unsigned level, uintptr_t va, uintptr_t last)
 {
 	const unsigned first = hx_level_index(va, level), end = hx_level_index(last, level) + 1;
+	if (level == 0) {
+		unhook_pages(c, table, va, last);
+		return is_empty_around(table, 0, first, end);
+	}
 	bool stays = false; /* an entry in the range is still linked */
 	for (uintptr_t to;; va = to + 1) {
 		to = hx_piece_last(va, last, level);
@@ -190,22 +341,20 @@ static bool unhook(struct change *c, hx_pte *table, unsigned level, uintptr_t va
 		hx_pte e = hx_hal_pte_load(p);
 		enum hx_pte_kind kind = hx_hal_pte_kind(e, level);
 		if (kind == HX_PTE_LEAF && whole) {
-			while (!hx_hal_pte_update(p, &e, hx_soft_leaf(e, level))) {
-			}
-			hx_gather_add(&c->gather, va, to, level);
+			unhook_leaf(p, e, level);
+			hx_gather_add(&c->cursor.gather, va, to, level);
 		} else if (kind == HX_PTE_LEAF) {
 			split(c, p, e, level, va);
 			e = hx_hal_pte_load(p);
 			kind = HX_PTE_TABLE;
 		}
 		if (kind == HX_PTE_TABLE) {
-			/* A kernel table's root entries stay: other roots have copies. */
-			bool keep = c->t->kernel && level == hx_root_level();
+			bool keep = is_kept(c, level);
 			if ((whole && !keep) ||
 			    (unhook(c, hx_child_of(e, level), level - 1, va, to) && !keep)) {
 				hx_hal_pte_store(p, hx_soft_table(hx_hal_pte_pa(e, level)));
-				hx_gather_add(&c->gather, va, to, whole ? 0 : level);
-				c->gather.tables = c->unhooked_tables = true;
+				hx_gather_add(&c->cursor.gather, va, to, whole ? 0 : level);
+				c->cursor.gather.tables = c->unhooked_tables = true;
 			} else {
 				stays = true;
 			}
@@ -214,17 +363,84 @@ static bool unhook(struct change *c, hx_pte *table, unsigned level, uintptr_t va
 			break;
 		}
 	}
-	return !stays && is_empty_around(table, level, first, end);
+	/* Without all locks others may fill it: see prune(). */
+	return !stays && hx_cursor_has_all(&c->cursor) && is_empty_around(table, level, first, end);
 }
 
 /* ---- Unmap: release ---- */
+
+/*
+ * What a leaf table that nobody walks any more holds becomes a list of leaves, in
+ * place. @return is there any?
+ */
+static bool list_leaves(hx_pte *table)
+{
+	const unsigned entries = hx_level_entries(0);
+	bool any = false;
+	for (unsigned i = 0; i < entries;) {
+		hx_pte e = table[i];
+		const hx_pte attributes = hx_attributes_of(e);
+		enum hx_pte_kind kind = hx_hal_pte_kind(e, 0);
+		any |= kind != HX_PTE_EMPTY;
+		if (kind == HX_PTE_LEAF) { /* and those behind it that differ in address alone */
+			uint64_t flags = hx_hal_pte_flags(e, 0) & HX_RELEASED_FLAGS;
+			do {
+				table[i++] = hx_hal_pte_pa(e, 0).v | flags;
+			} while (i < entries && (e = table[i], hx_attributes_of(e) == attributes));
+		} else {
+			uint64_t payload = hx_hal_pte_payload(e); /* a hidden page */
+			table[i++] = kind == HX_PTE_EMPTY
+					     ? 0
+					     : hx_soft_pa(payload).v | hx_soft_flags(payload, 0);
+		}
+	}
+	return any;
+}
+
+static void tell(const struct change *c, uintptr_t va, unsigned level, const uint64_t *leaves,
+		 unsigned count)
+{
+	const struct hx_released batch = {
+		.va = hx_va(va),
+		.bytes = hx_level_bytes(level),
+		.count = count,
+		.leaves = leaves,
+	};
+	c->released(c->context, &batch);
+}
+
+/* Soft entries in a leaf table that is still linked become EMPTY, and are told. */
+static void release_pages(const struct change *c, hx_pte *table, uintptr_t va, uintptr_t last)
+{
+	enum { BATCH = 32 };
+	uint64_t leaves[BATCH];
+	const uintptr_t page = (uintptr_t)hx_level_bytes(0);
+	hx_pte *p = &table[hx_level_index(va, 0)], *end = &table[hx_level_index(last, 0)] + 1;
+	while (p < end) {
+		unsigned count = 0, found = 0;
+		for (; p < end && count < BATCH; p++, count++) {
+			hx_pte e = hx_hal_pte_load(p);
+			leaves[count] = 0;
+			if (hx_hal_pte_kind(e, 0) == HX_PTE_SOFT) {
+				uint64_t payload = hx_hal_pte_payload(e);
+				leaves[count] = hx_soft_pa(payload).v | hx_soft_flags(payload, 0);
+				found++;
+				hx_hal_pte_store(p, 0);
+			}
+		}
+		if (found > 0 && c->released) {
+			tell(c, va, 0, leaves, count);
+		}
+		va += count * page;
+	}
+}
 
 static void release_leaf(const struct change *c, uintptr_t va, struct hx_pa pa, unsigned level,
 			 uint64_t flags)
 {
 	if (c->released) {
-		c->released(c->context, hx_va(va), pa, hx_level_bytes(level),
-			    flags & HX_RELEASED_FLAGS);
+		uint64_t leaf = pa.v | (flags & HX_RELEASED_FLAGS);
+		tell(c, va, level, &leaf, 1);
 	}
 }
 
@@ -232,9 +448,20 @@ static void release_leaf(const struct change *c, uintptr_t va, struct hx_pa pa, 
  * Release what was unhooked in [va, last]. In a table that is still linked that
  * is what stands in soft entries, in one that is not it is everything.
  */
-static void release(const struct change *c, hx_pte *table, bool linked, unsigned level,
-		    uintptr_t va, uintptr_t last)
+static void release(struct change *c, hx_pte *table, bool linked, unsigned level, uintptr_t va,
+		    uintptr_t last)
 {
+	if (level == 0 && linked) {
+		release_pages(c, table, va, last);
+		return;
+	}
+	if (level == 0) { /* the table itself becomes the list */
+		if (c->released && list_leaves(table)) {
+			tell(c, va & ~(uintptr_t)(hx_level_bytes(1) - 1), 0, table,
+			     hx_level_entries(0));
+		}
+		return;
+	}
 	for (uintptr_t to;; va = to + 1) {
 		to = hx_piece_last(va, last, level);
 		hx_pte *p = &table[hx_level_index(va, level)];
@@ -274,7 +501,7 @@ static void release(const struct change *c, hx_pte *table, bool linked, unsigned
 			if (level > 1 || c->released) { /* else nobody wants to know */
 				release(c, hx_table_at(gone), false, level - 1, va, to);
 			}
-			hx_table_free(c->t, gone);
+			hx_cursor_free_table(&c->cursor, gone);
 		}
 		if (to == last) {
 			return;
@@ -282,24 +509,82 @@ static void release(const struct change *c, hx_pte *table, bool linked, unsigned
 	}
 }
 
-/* ---- Update ---- */
+/* Readers that saw an unhooked table start over; before a frame of theirs is reused. */
+static void retire(const struct hx_cursor *c)
+{
+	for (uint64_t left = c->stripes; left != 0; left &= left - 1) {
+		__atomic_fetch_add(&c->t->stripes[hx_ctz64(left)].retirements, 1, __ATOMIC_SEQ_CST);
+	}
+}
+
+/* ---- Unmap: tables above level 0 that two calls have emptied together ---- */
+
+/* @return true when the table is EMPTY, once what is EMPTY below it has been unhooked */
+static bool unhook_empty(struct change *c, hx_pte *table, unsigned level, uintptr_t va)
+{
+	hx_pte *p = &table[hx_level_index(va, level)];
+	hx_pte e = hx_hal_pte_load(p);
+	if (level > 1 && hx_hal_pte_kind(e, level) == HX_PTE_TABLE && !is_kept(c, level) &&
+	    unhook_empty(c, hx_child_of(e, level), level - 1, va)) {
+		hx_hal_pte_store(p, hx_soft_table(hx_hal_pte_pa(e, level)));
+		va &= ~(uintptr_t)(hx_level_bytes(level) - 1);
+		hx_gather_add(&c->cursor.gather, va, hx_piece_last(va, UINTPTR_MAX, level), level);
+		c->cursor.gather.tables = c->unhooked_tables = true;
+		unsigned i = hx_level_index(va, level);
+		return is_empty_around(table, level, i, i + 1);
+	}
+	return level < hx_root_level() &&
+	       hx_table_is_empty(table, level, 0, hx_level_entries(level));
+}
+
+/* Is a table above level 0 on the way to @va EMPTY? */
+static bool has_empty(const struct change *c, uintptr_t va)
+{
+	const hx_pte *table = hx_table_at(c->cursor.t->root);
+	for (unsigned level = hx_root_level(); level > 1; level--) {
+		hx_pte e = hx_hal_pte_load(&table[hx_level_index(va, level)]);
+		if (hx_hal_pte_kind(e, level) != HX_PTE_TABLE) {
+			return false;
+		}
+		table = hx_child_of(e, level);
+		if (!is_kept(c, level) &&
+		    hx_table_is_empty(table, level - 1, 0, hx_level_entries(level - 1))) {
+			return true;
+		}
+	}
+	return false;
+}
 
 /*
- * Must CPUs that cached a leaf with the @old flags forget it? What user mode
- * gains the kernel may lose: any change of USER counts.
+ * Two calls that take the last two entries of a table above level 0 at the same time
+ * each saw the other's when they planned, so neither took the table. The fence lets
+ * at least one of them see that it is EMPTY now.
  */
-static bool is_stale(uint64_t old, uint64_t new)
+static void prune(struct change *c, uintptr_t va)
 {
-	const uint64_t either = HX_PAGE_USER | CACHE_FLAGS;
-	const uint64_t if_cleared = either | HX_PAGE_WRITABLE;
-	const uint64_t if_set = either | HX_PAGE_NO_EXECUTE;
-	return ((old & ~new &if_cleared) | (new & ~old &if_set)) != 0;
+	struct hx_cursor *cursor = &c->cursor;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (!has_empty(c, va)) {
+		return;
+	}
+	cursor->gather.count = 0;
+	hx_cursor_widen(cursor);
+	hx_pte *root = hx_table_at(cursor->t->root);
+	(void)unhook_empty(c, root, hx_root_level(), va);
+	hx_cursor_flush(cursor);
+	if (cursor->gather.count > 0) {
+		retire(cursor);
+		release(c, root, true, hx_root_level(), cursor->gather.pieces[0].first,
+			cursor->gather.pieces[0].last);
+	}
 }
+
+/* ---- Update ---- */
 
 static void update_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr_t va)
 {
 	uint64_t old = hx_hal_pte_flags(e, level);
-	bool broken = hx_feature(HX_MMU_BREAK_BEFORE_MAKE) && ((old ^ c->flags) & CACHE_FLAGS);
+	bool broken = is_broken(old, c->flags);
 	if (broken) {
 		e = break_leaf(c, p, level, va);
 	}
@@ -313,44 +598,59 @@ static void update_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level, u
 			hx_hal_pte_store(p, new);
 		}
 	} while (!broken && !hx_hal_pte_update(p, &e, new));
-	/* Kernel code cannot take the fault that an old refusal raises. */
-	if (c->t->kernel || is_stale(old, c->flags)) {
-		hx_gather_add(&c->gather, va, hx_piece_last(va, UINTPTR_MAX, level), level);
-	}
-}
-
-/* Level 0, user table: the page keeps its frame, and nobody reaches it. */
-static void hide_leaf(struct change *c, hx_pte *p, hx_pte e, uintptr_t va)
-{
-	while (!hx_hal_pte_update(p, &e, hx_soft_leaf(e, 0))) {
-	}
-	hx_gather_add(&c->gather, va, hx_piece_last(va, UINTPTR_MAX, 0), 0);
 }
 
 /* Nothing is cached of a hidden page but its absence. */
-static void show_leaf(const struct change *c, hx_pte *p, hx_pte e)
+static void show_leaf(struct change *c, hx_pte *p, hx_pte e)
 {
 	uint64_t payload = hx_hal_pte_payload(e);
 	uint64_t flags = c->flags | (hx_soft_flags(payload, 0) & HX_PAGE_DIRTY);
 	hx_hal_pte_store(p, hx_hal_pte_leaf(hx_soft_pa(payload), hx_hal_pte_prot(flags, 0), 0));
+	c->remade = true;
 }
 
 /* Entries of a table at level 0, which are never split. */
 static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_t last)
 {
-	hx_pte *p = &table[hx_level_index(va, 0)];
-	for (const hx_pte *end = &table[hx_level_index(last, 0)] + 1; p < end; p++) {
-		hx_pte e = hx_hal_pte_load(p);
-		enum hx_pte_kind kind = hx_hal_pte_kind(e, 0);
-		if (kind == HX_PTE_LEAF && c->flags == 0) {
-			hide_leaf(c, p, e, va);
-		} else if (kind == HX_PTE_LEAF && is_changed(c, e, 0)) {
-			update_leaf(c, p, e, 0, va);
-		} else if (kind == HX_PTE_SOFT && c->flags != 0) {
-			show_leaf(c, p, e);
-		}
-		va += (uintptr_t)hx_level_bytes(0);
+	if (c->flags == 0) { /* hide them */
+		unhook_pages(c, table, va, last);
+		return;
 	}
+	struct rule rule = {0};
+	const uintptr_t page = (uintptr_t)hx_level_bytes(0);
+	hx_pte *begin = &table[hx_level_index(va, 0)], *end = &table[hx_level_index(last, 0)] + 1;
+	hx_pte *first = NULL, *after = NULL; /* of those that are stale */
+	for (hx_pte *p = begin; p < end;) {
+		hx_pte e = hx_hal_pte_load(p);
+		if (hx_attributes_of(e) != rule.attributes) {
+			learn(c, &rule, e);
+		}
+		const hx_pte attributes = rule.attributes, flip = rule.flip;
+		hx_pte *run = p;
+		if (!rule.leaf || !rule.changed) {
+			if (hx_hal_pte_kind(e, 0) == HX_PTE_SOFT) {
+				show_leaf(c, p, e);
+			}
+			p++;
+			continue;
+		}
+		if (rule.broken || !rule.settled) {
+			if (rule.broken || !hx_hal_pte_update(p, &e, e ^ flip)) {
+				update_leaf(c, p, e, 0, va + (uintptr_t)(p - begin) * page);
+			}
+			p++;
+		} else {
+			do {
+				hx_hal_pte_store(p++, e ^ flip);
+			} while (p < end &&
+				 (e = hx_hal_pte_load(p), hx_attributes_of(e) == attributes));
+		}
+		if (rule.stale) {
+			first = first ? first : run;
+			after = p;
+		}
+	}
+	gather_pages(c, va, begin, first, after);
 }
 
 static void update(struct change *c, hx_pte *table, unsigned level, uintptr_t va, uintptr_t last)
@@ -367,9 +667,12 @@ static void update(struct change *c, hx_pte *table, unsigned level, uintptr_t va
 		if (kind == HX_PTE_LEAF && is_changed(c, e, level)) {
 			if (hx_piece_is_whole(va, to, level)) {
 				update_leaf(c, p, e, level, va);
+				if (must_forget(c, hx_hal_pte_flags(e, level))) {
+					hx_gather_add(&c->cursor.gather, va, to, level);
+				}
 			} else {
 				split(c, p, e, level, va);
-				hx_gather_add(&c->gather, va, to, level - 1);
+				hx_gather_add(&c->cursor.gather, va, to, level - 1);
 				e = hx_hal_pte_load(p);
 				kind = HX_PTE_TABLE;
 			}
@@ -385,32 +688,75 @@ static void update(struct change *c, hx_pte *table, unsigned level, uintptr_t va
 
 /* ---- The calls ---- */
 
-static hx_status change(struct change *c, uintptr_t va, uintptr_t last)
+/* Plan, with all locks when it takes them, and have the tables in hand. */
+static hx_status prepare(struct change *c, uintptr_t va, uintptr_t last)
 {
-	struct hx_pagetable *t = c->t;
-	hx_pte *root = hx_table_at(t->root);
-	unsigned level = hx_root_level();
-	unsigned long irq = hx_lock_acquire(&t->lock);
-	hx_status s = plan(c, root, level, va, last);
-	if (s == HX_OK) {
-		s = hx_reserve_fill(t, &c->reserve, c->tables);
+	const hx_pte *root = hx_table_at(c->cursor.t->root);
+	bool empties;
+	c->wide = false;
+	c->tables = 0;
+	hx_status s = plan(c, root, hx_root_level(), va, last, &empties);
+	if (s == HX_OK && c->wide && !hx_cursor_has_all(&c->cursor)) {
+		hx_cursor_widen(&c->cursor);
+		return prepare(c, va, last); /* once: it has all now */
 	}
+	return s == HX_OK ? hx_cursor_reserve(&c->cursor, c->tables) : s;
+}
+
+static void unmap_prepared(struct change *c, uintptr_t va, uintptr_t last)
+{
+	struct hx_cursor *cursor = &c->cursor;
+	hx_pte *root = hx_table_at(cursor->t->root);
+	(void)unhook(c, root, hx_root_level(), va, last);
+	hx_cursor_flush(cursor);
+	if (c->unhooked_tables) {
+		retire(cursor);
+	}
+	release(c, root, true, hx_root_level(), va, last);
+	if (!hx_cursor_has_all(cursor)) {
+		prune(c, va);
+		prune(c, last);
+	}
+}
+
+/* All in one leaf table, which stays: no table is needed, and none goes. */
+static hx_status change_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_t last)
+{
+	hx_status s = plan_pages(c, table, va, last);
 	if (s == HX_OK && c->unmap) {
-		(void)unhook(c, root, level, va, last);
-		hx_gather_flush(t, &c->gather);
-		if (c->unhooked_tables) { /* before a frame of theirs can be reused */
-			__atomic_fetch_add(&t->retirements, 1, __ATOMIC_SEQ_CST);
-		}
-		release(c, root, true, level, va, last);
+		unhook_pages(c, table, va, last);
+		hx_cursor_flush(&c->cursor);
+		release_pages(c, table, va, last);
 	} else if (s == HX_OK) {
-		update(c, root, level, va, last);
-		hx_gather_flush(t, &c->gather);
+		update_pages(c, table, va, last);
+		hx_cursor_flush(&c->cursor);
+	}
+	return s;
+}
+
+static hx_status change(struct change *c, struct hx_pagetable *t, uintptr_t va, uintptr_t last)
+{
+	struct hx_cursor *cursor = &c->cursor;
+	hx_cursor_open(cursor, t, va, last);
+	hx_pte *root = hx_table_at(t->root), *leaf_table = hx_cursor_leaf_table(cursor);
+	hx_status s;
+	if (leaf_table && !(c->unmap && is_empty_around(leaf_table, 0, hx_level_index(va, 0),
+							hx_level_index(last, 0) + 1))) {
+		s = change_pages(c, leaf_table, va, last);
+	} else {
+		s = prepare(c, va, last);
+		if (s == HX_OK && c->unmap) {
+			unmap_prepared(c, va, last);
+		} else if (s == HX_OK) {
+			update(c, root, hx_root_level(), va, last);
+			hx_cursor_flush(cursor);
+		}
 	}
 	if (c->remade) {
 		hx_hal_pt_publish();
 	}
-	HX_ASSERT(s != HX_OK || c->reserve.count == 0);
-	hx_lock_release(&t->lock, irq);
+	HX_ASSERT(cursor->reserve.count == 0);
+	hx_cursor_close(cursor);
 	HX_DEBUG_ASSERT(hx_pagetable_validate(t) == HX_OK);
 	return s;
 }
@@ -419,16 +765,16 @@ static hx_status unmap(struct hx_pagetable *t, struct hx_va va, uint64_t bytes, 
 		       hx_released_fn released, void *context)
 {
 	struct change c = {
-		.t = t, .unmap = true, .sparse = sparse, .released = released, .context = context};
+		.unmap = true, .sparse = sparse, .released = released, .context = context};
 	uintptr_t last;
 	hx_status s = hx_mapper_check_range(t, va, bytes, &last);
-	return s == HX_OK ? change(&c, va.v, last) : s;
+	return s == HX_OK ? change(&c, t, va.v, last) : s;
 }
 
 static hx_status update_flags(struct hx_pagetable *t, struct hx_va va, uint64_t bytes, bool sparse,
 			      uint64_t flags)
 {
-	struct change c = {.t = t, .sparse = sparse, .flags = flags & ~MACHINE_FLAGS};
+	struct change c = {.sparse = sparse, .flags = flags & ~MACHINE_FLAGS};
 	uintptr_t last;
 	hx_status s = hx_mapper_check_range(t, va, bytes, &last);
 	if (s == HX_OK && flags == 0) { /* hide; a huge leaf has no such form */
@@ -436,7 +782,7 @@ static hx_status update_flags(struct hx_pagetable *t, struct hx_va va, uint64_t 
 	} else if (s == HX_OK) {
 		s = hx_mapper_check_flags(t, &c.flags);
 	}
-	return s == HX_OK ? change(&c, va.v, last) : s;
+	return s == HX_OK ? change(&c, t, va.v, last) : s;
 }
 
 hx_status hx_unmap(struct hx_pagetable *t, struct hx_va va, uint64_t bytes, hx_released_fn released,

@@ -12,9 +12,9 @@
  *
  * The walkers recurse by level, at most HX_LEVELS_MAX deep, and cut the range at
  * the borders of entries, so every table in the range is entered once. All of
- * them run under the table's lock.
+ * them run under a cursor's locks (cursor.c).
  *
- * At rest, that is, when nobody holds the lock: an entry is EMPTY, a TABLE, a LEAF
+ * At rest, that is, when nobody holds a lock: an entry is EMPTY, a TABLE, a LEAF
  * or, at level 0 of a user table, SOFT for a hidden page; every table but the root
  * has an entry that is not EMPTY, except those that hang off a kernel table's root.
  */
@@ -30,13 +30,12 @@ static inline unsigned hx_root_level(void)
 	return hx_hal_geometry.levels - 1u;
 }
 
+/* [l]: log2 of the bytes under an entry of level l. The first table's init fills it. */
+extern uint8_t hx_level_shifts[HX_LEVELS_MAX];
+
 static inline unsigned hx_level_shift(unsigned level)
 {
-	unsigned shift = hx_hal_geometry.page_shift;
-	for (unsigned l = 0; l < level; l++) {
-		shift += hx_hal_geometry.bits[l];
-	}
-	return shift;
+	return __atomic_load_n(&hx_level_shifts[level], __ATOMIC_RELAXED);
 }
 
 static inline uint64_t hx_level_bytes(unsigned level)
@@ -51,7 +50,7 @@ static inline unsigned hx_level_entries(unsigned level)
 
 static inline unsigned hx_level_index(uintptr_t va, unsigned level)
 {
-	return (unsigned)(va >> hx_level_shift(level)) & (hx_level_entries(level) - 1);
+	return (unsigned)(va >> hx_level_shift(level)) & (hx_level_entries(level) - 1u);
 }
 
 /* Last byte of the piece of [va, last] that lies under one entry of @level. */
@@ -118,13 +117,18 @@ static inline bool hx_is_fixed(const struct hx_pagetable *t, unsigned level)
 #define HX_RELEASED_FLAGS                                                                          \
 	(HX_PAGE_PRESENT | HX_PAGE_WRITABLE | HX_PAGE_USER | HX_PAGE_DIRTY | HX_PAGE_HUGE)
 
+/* Of the payload all but the frame number. */
+static inline uint64_t hx_soft_leaf_bits(uint64_t flags)
+{
+	return (flags & HX_PAGE_WRITABLE ? HX_SOFT_WRITABLE : 0) |
+	       (flags & HX_PAGE_USER ? HX_SOFT_USER : 0) |
+	       (flags & HX_PAGE_DIRTY ? HX_SOFT_DIRTY : 0);
+}
+
 static inline hx_pte hx_soft_leaf(hx_pte leaf, unsigned level)
 {
-	uint64_t flags = hx_hal_pte_flags(leaf, level);
 	return hx_hal_pte_soft(hx_pa_to_pfn(hx_hal_pte_pa(leaf, level)).v |
-			       (flags & HX_PAGE_WRITABLE ? HX_SOFT_WRITABLE : 0) |
-			       (flags & HX_PAGE_USER ? HX_SOFT_USER : 0) |
-			       (flags & HX_PAGE_DIRTY ? HX_SOFT_DIRTY : 0));
+			       hx_soft_leaf_bits(hx_hal_pte_flags(leaf, level)));
 }
 
 static inline hx_pte hx_soft_table(struct hx_pa table)
@@ -144,6 +148,12 @@ static inline uint64_t hx_soft_flags(uint64_t payload, unsigned level)
 	       (payload & HX_SOFT_DIRTY ? HX_PAGE_DIRTY : 0) | (level > 0 ? HX_PAGE_HUGE : 0);
 }
 
+/* What an entry of level 0 holds beside its address; most leaves of a table share it. */
+static inline hx_pte hx_attributes_of(hx_pte e)
+{
+	return e ^ hx_hal_pte_leaf(hx_hal_pte_pa(e, 0), 0, 0);
+}
+
 /* ---- Arguments (table.c) ---- */
 
 /* Check a range of a half that @t owns; *last is its last byte. */
@@ -160,44 +170,89 @@ struct hx_reserve {
 	uint64_t count;
 };
 
-/* Have @p count tables in hand, or none: OUT_OF_MEMORY. Contents undefined. */
-hx_status hx_reserve_fill(struct hx_pagetable *t, struct hx_reserve *r, uint64_t count);
 /* One of them; there must be one. */
 struct hx_pa hx_reserve_take(struct hx_reserve *r);
-void hx_table_free(struct hx_pagetable *t, struct hx_pa table);
+void hx_reserve_put(struct hx_reserve *r, struct hx_pa table);
+
+struct hx_pfn_result hx_table_allocate(struct hx_frames *frames, struct hx_framedb *db,
+				       struct hx_pagetable *owner);
+void hx_table_free(struct hx_frames *frames, struct hx_framedb *db, struct hx_pa table);
 
 /* Are entries [first, end) all EMPTY? */
 bool hx_table_is_empty(const hx_pte *table, unsigned level, unsigned first, unsigned end);
 
-/* ---- Flushes (shootdown.c) ---- */
+/* ---- What is to be flushed (shootdown.c) ---- */
 
-/* The addresses that a call must invalidate, one range that spans them all. */
+/*
+ * The addresses that a call must invalidate: few ranges in ascending order, the last
+ * of which grows when there is no room for one more.
+ */
+enum { HX_GATHER_MAX = 4 };
+
 struct hx_gather {
-	uintptr_t first, last;
-	unsigned level; /* lowest level of a leaf in it */
-	bool any;       /* false: nothing yet, the rest is undefined */
-	bool tables;    /* table entries changed, too */
+	struct hx_piece {
+		uintptr_t first, last;
+		unsigned level; /* lowest level of a leaf in it */
+	} pieces[HX_GATHER_MAX];
+	unsigned count;
+	bool tables; /* table entries changed, too */
 };
 
+/* [va, last] lies behind, or inside, what was added before. */
 static inline void hx_gather_add(struct hx_gather *g, uintptr_t va, uintptr_t last, unsigned level)
 {
-	if (!g->any || va < g->first) {
-		g->first = va;
+	struct hx_piece *p = &g->pieces[g->count - 1];
+	if (g->count == 0 || (va > p->last && va - p->last > 1 && g->count < HX_GATHER_MAX)) {
+		g->pieces[g->count++] = (struct hx_piece){va, last, level};
+		return;
 	}
-	if (!g->any || last > g->last) {
-		g->last = last;
-	}
-	if (!g->any || level < g->level) {
-		g->level = level;
-	}
-	g->any = true;
+	p->first = va < p->first ? va : p->first;
+	p->last = last > p->last ? last : p->last;
+	p->level = level < p->level ? level : p->level;
 }
 
-/* Invalidate what was gathered wherever @t is active; nothing gathered: nothing. */
-void hx_gather_flush(struct hx_pagetable *t, const struct hx_gather *g);
+/* ---- Cursors (cursor.c) ---- */
+
+struct hx_cursor {
+	struct hx_pagetable *t;
+	uintptr_t first, last;
+	uint32_t stripes; /* whose locks are held, bit i: stripes[i] */
+	unsigned long irq;
+	struct hx_stripe *home; /* one of them: what the call does is charged to it */
+	struct hx_reserve reserve;
+	struct hx_gather gather;
+};
+
+void hx_cursor_open(struct hx_cursor *c, struct hx_pagetable *t, uintptr_t first, uintptr_t last);
+/* Let go and lock all of the table: what was seen may have changed. */
+void hx_cursor_widen(struct hx_cursor *c);
+/* Give back what is left in hand, and let go. */
+void hx_cursor_close(struct hx_cursor *c);
+
+static inline bool hx_cursor_has_all(const struct hx_cursor *c)
+{
+	return c->stripes == UINT32_MAX;
+}
+
+static inline unsigned hx_stripe_index(uintptr_t va)
+{
+	return (unsigned)(va >> hx_level_shift(1)) % HX_STRIPES;
+}
+
+/* Have @p count tables in hand, or none: OUT_OF_MEMORY. Contents undefined. */
+hx_status hx_cursor_reserve(struct hx_cursor *c, uint64_t count);
+void hx_cursor_free_table(struct hx_cursor *c, struct hx_pa table);
+
+/* The table of level 0 that holds all entries of the range; NULL when there is none. */
+hx_pte *hx_cursor_leaf_table(const struct hx_cursor *c);
+
+/* Invalidate what was gathered wherever the table is active; nothing gathered: nothing. */
+void hx_cursor_flush(struct hx_cursor *c);
 /* The same, but this CPU's own view is right already. */
-void hx_gather_flush_others(struct hx_pagetable *t, const struct hx_gather *g);
-/* Invalidate all of @t, wherever it is active. */
+void hx_cursor_flush_others(struct hx_cursor *c);
+
+/* Invalidate @p g, or all of @t, wherever it is active; no lock is needed. */
+void hx_gather_flush(struct hx_pagetable *t, struct hx_stripe *home, const struct hx_gather *g);
 void hx_flush_table(struct hx_pagetable *t);
 /* Invalidate everything on this CPU alone, GLOBAL entries too; counted for @t. */
 void hx_flush_this_cpu(struct hx_pagetable *t);

@@ -6,20 +6,21 @@
  * which something is mapped and counts the tables that are missing. With these
  * in hand the fill cannot fail. Both choose leaves by leaf_fits(), so they agree.
  *
- * A table that is new is filled while nobody can see it, with plain stores, and
- * then linked with release order: what it maps appears at once, and what the
- * range does not cover was zeroed before. A table that the range fills whole is
- * never zeroed. New tables hang in new tables, so a whole subtree appears with
- * the one store into a table that was there before.
+ * A leaf table that is new is filled while nobody can see it, with plain stores,
+ * and then linked with release order: what it maps appears at once, and what the
+ * range does not cover was zeroed before. A leaf table that the range fills whole
+ * is never zeroed. A table above those is linked empty, for two calls may want the
+ * same one: the first to link it wins, the other keeps his in hand, and lets it go
+ * in the end.
  */
 #include "internal.h"
 
 struct mapping {
 	struct hx_pagetable *t;
+	struct hx_cursor cursor;
 	uint64_t flags;           /* of the leaves */
 	unsigned lowest, highest; /* levels that the leaves may have */
 	uint64_t tables;          /* planned */
-	struct hx_reserve reserve;
 };
 
 /* Does the piece become one leaf, if its entry is EMPTY? */
@@ -105,46 +106,51 @@ static void fill_pages(const struct mapping *m, hx_pte *table, bool fresh, uintp
 	}
 }
 
-static void fill(struct mapping *m, hx_pte *table, bool fresh, unsigned level, uintptr_t va,
-		 uintptr_t last, uint64_t pa);
-
-/* A new table that maps [va, last] and nothing else. */
-static hx_pte make_table(struct mapping *m, unsigned level, uintptr_t va, uintptr_t last,
-			 uint64_t pa)
+/* A new leaf table that maps [va, last] and nothing else. */
+static hx_pte make_leaf_table(struct mapping *m, uintptr_t va, uintptr_t last, uint64_t pa)
 {
-	struct hx_pa frame = hx_reserve_take(&m->reserve);
+	struct hx_pa frame = hx_reserve_take(&m->cursor.reserve);
 	hx_pte *table = hx_table_at(frame);
-	unsigned first = hx_level_index(va, level), end = hx_level_index(last, level) + 1;
+	unsigned first = hx_level_index(va, 0), end = hx_level_index(last, 0) + 1;
 	hx_memset(table, 0, first * sizeof *table);
-	hx_memset(table + end, 0, (hx_level_entries(level) - end) * sizeof *table);
-	fill(m, table, true, level, va, last, pa);
+	hx_memset(table + end, 0, (hx_level_entries(0) - end) * sizeof *table);
+	fill_pages(m, table, true, va, last, pa);
 	return hx_hal_pte_table(frame);
 }
 
-/* @fresh: the table is not linked yet, and its entries in the range are undefined. */
-static void fill(struct mapping *m, hx_pte *table, bool fresh, unsigned level, uintptr_t va,
-		 uintptr_t last, uint64_t pa)
+/* The table below @p, an entry of a level above 1 that was EMPTY: ours or another call's. */
+static hx_pte *link_table(struct mapping *m, hx_pte *p, unsigned level)
 {
-	if (level == 0) {
-		fill_pages(m, table, fresh, va, last, pa);
-		return;
+	struct hx_pa frame = hx_reserve_take(&m->cursor.reserve);
+	hx_memset(hx_ptr(frame), 0, hx_level_entries(level - 1) * sizeof(hx_pte));
+	hx_pte e = 0;
+	if (hx_hal_pte_update(p, &e, hx_hal_pte_table(frame))) {
+		return hx_table_at(frame);
 	}
+	hx_reserve_put(&m->cursor.reserve, frame);
+	return hx_child_of(e, level);
+}
+
+static void fill(struct mapping *m, hx_pte *table, unsigned level, uintptr_t va, uintptr_t last,
+		 uint64_t pa)
+{
 	for (uintptr_t to;; pa += to - va + 1, va = to + 1) {
 		to = hx_piece_last(va, last, level);
 		hx_pte *p = &table[hx_level_index(va, level)];
-		hx_pte e = fresh ? 0 : hx_hal_pte_load(p);
+		hx_pte e = hx_hal_pte_load(p);
 		if (hx_hal_pte_kind(e, level) == HX_PTE_TABLE) {
-			fill(m, hx_child_of(e, level), false, level - 1, va, to, pa);
-		} else {
-			e = leaf_fits(m, level, va, to, pa)
-				    ? hx_hal_pte_leaf(hx_pa(pa), hx_hal_pte_prot(m->flags, level),
-						      level)
-				    : make_table(m, level - 1, va, to, pa);
-			if (fresh) {
-				*p = e;
+			if (level == 1) {
+				fill_pages(m, hx_child_of(e, 1), false, va, to, pa);
 			} else {
-				hx_hal_pte_store(p, e);
+				fill(m, hx_child_of(e, level), level - 1, va, to, pa);
 			}
+		} else if (leaf_fits(m, level, va, to, pa)) {
+			hx_pte prot = hx_hal_pte_prot(m->flags, level);
+			hx_hal_pte_store(p, hx_hal_pte_leaf(hx_pa(pa), prot, level));
+		} else if (level == 1) {
+			hx_hal_pte_store(p, make_leaf_table(m, va, to, pa));
+		} else {
+			fill(m, link_table(m, p, level), level - 1, va, to, pa);
 		}
 		if (to == last) {
 			return;
@@ -202,24 +208,34 @@ hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa, uint6
 	if (s != HX_OK) {
 		return s;
 	}
-	unsigned long irq = hx_lock_acquire(&t->lock);
-	hx_pte *root = hx_table_at(t->root);
-	s = plan(&m, root, hx_root_level(), va.v, last, pa.v);
-	if (s == HX_OK) {
-		s = hx_reserve_fill(t, &m.reserve, m.tables);
+	struct hx_cursor *c = &m.cursor;
+	hx_cursor_open(c, t, va.v, last);
+	hx_pte *leaf_table = m.lowest == 0 ? hx_cursor_leaf_table(c) : NULL;
+	if (leaf_table) {
+		s = plan(&m, leaf_table, 0, va.v, last, pa.v);
+		if (s == HX_OK) {
+			fill_pages(&m, leaf_table, false, va.v, last, pa.v);
+		}
+	} else {
+		hx_pte *root = hx_table_at(t->root);
+		s = plan(&m, root, hx_root_level(), va.v, last, pa.v);
+		if (s == HX_OK) {
+			s = hx_cursor_reserve(c, m.tables);
+		}
+		if (s == HX_OK) {
+			fill(&m, root, hx_root_level(), va.v, last, pa.v);
+		}
 	}
 	if (s == HX_OK) {
-		fill(&m, root, false, hx_root_level(), va.v, last, pa.v);
-		HX_ASSERT(m.reserve.count == 0);
 		hx_hal_pt_publish();
 		/* Elsewhere absence may be cached: of the page, or of a table above it. */
 		if (t->kernel && hx_feature(HX_MMU_NEGATIVE_CACHING)) {
-			struct hx_gather g = {
-				.first = va.v, .last = last, .any = true, .tables = true};
-			hx_gather_flush_others(t, &g);
+			hx_gather_add(&c->gather, va.v, last, 0);
+			c->gather.tables = true;
+			hx_cursor_flush_others(c);
 		}
 	}
-	hx_lock_release(&t->lock, irq);
+	hx_cursor_close(c);
 	HX_DEBUG_ASSERT(hx_pagetable_validate(t) == HX_OK);
 	return s;
 }

@@ -10,18 +10,18 @@
 /*
  * The walk takes no lock, yet a table may be unhooked and its frame reused
  * meanwhile: then an entry read from it is anyone's data. `retirements` of the
- * table that owns the half is raised after unhooking and before the first frame
- * is free. So an entry that was read before the number changed came out of a
+ * address's stripe, in the table that owns the half, is raised after unhooking and
+ * before the first frame is free. So an entry that was read before the number changed came out of a
  * table that was still ours, and may be followed; otherwise the walk starts over.
  * Source: the reader's side of a sequence lock (Lameter 2005; Boehm 2012 for the
  * order of the loads).
  *
  * @return false when it must start over
  */
-static bool walk(const struct hx_pagetable *t, const uint64_t *retirements, uintptr_t va,
+static bool walk(const struct hx_pagetable *t, const uint32_t *retirements, uintptr_t va,
 		 struct hx_translation *r)
 {
-	uint64_t before = __atomic_load_n(retirements, __ATOMIC_ACQUIRE);
+	uint32_t before = __atomic_load_n(retirements, __ATOMIC_ACQUIRE);
 	const hx_pte *table = hx_table_at(t->root);
 	r->level = hx_root_level();
 	for (unsigned shift = hx_level_shift(r->level);;) {
@@ -63,10 +63,93 @@ struct hx_translation hx_translate(const struct hx_pagetable *t, struct hx_va va
 		return r;
 	}
 	const struct hx_pagetable *owner = t->shared && va.v >= hx_kernel_start() ? t->shared : t;
-	while (!walk(t, &owner->retirements, va.v, &r)) {
+	while (!walk(t, &owner->stripes[hx_stripe_index(va.v)].retirements, va.v, &r)) {
 		hx_hal_relax();
 	}
 	return r;
+}
+
+/*
+ * @n leaves from the leaf table that @va lies in, or under the larger leaf or the hole
+ * that is there. @return false when a table was freed meanwhile
+ */
+static bool translate_pages(const struct hx_pagetable *t, const uint32_t *retirements, uintptr_t va,
+			    unsigned n, uint64_t *leaves)
+{
+	uint32_t before = __atomic_load_n(retirements, __ATOMIC_ACQUIRE);
+	const hx_pte *table = hx_table_at(t->root);
+	for (unsigned level = hx_root_level(); level > 0; level--) {
+		hx_pte e = hx_hal_pte_load(&table[hx_level_index(va, level)]);
+		__atomic_thread_fence(__ATOMIC_ACQUIRE);
+		if (__atomic_load_n(retirements, __ATOMIC_RELAXED) != before) {
+			return false;
+		}
+		if (hx_hal_pte_kind(e, level) == HX_PTE_TABLE) {
+			table = hx_child_of(e, level);
+			continue;
+		}
+		bool leaf = hx_hal_pte_kind(e, level) == HX_PTE_LEAF;
+		uint64_t at =
+			!leaf ? 0
+			      : (hx_hal_pte_pa(e, level).v + (va & (hx_level_bytes(level) - 1))) |
+					(hx_hal_pte_flags(e, level) & HX_LEAF_FLAGS);
+		for (unsigned i = 0; i < n; i++, at += leaf ? HX_FRAME_BYTES : 0) {
+			leaves[i] = at;
+		}
+		return true;
+	}
+	const hx_pte *p = &table[hx_level_index(va, 0)];
+	for (unsigned i = 0; i < n;) {
+		hx_pte e = hx_hal_pte_load(&p[i]);
+		const hx_pte attributes = hx_attributes_of(e);
+		if (hx_hal_pte_kind(e, 0) != HX_PTE_LEAF) {
+			leaves[i++] = 0;
+			continue;
+		}
+		uint64_t flags = hx_hal_pte_flags(e, 0) & HX_LEAF_FLAGS;
+		do { /* and those behind it that differ in address alone */
+			leaves[i++] = hx_hal_pte_pa(e, 0).v | flags;
+		} while (i < n && (e = hx_hal_pte_load(&p[i]), hx_attributes_of(e) == attributes));
+	}
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return __atomic_load_n(retirements, __ATOMIC_RELAXED) == before;
+}
+
+hx_status hx_translate_range(const struct hx_pagetable *t, struct hx_va va, uint64_t pages,
+			     uint64_t *leaves)
+{
+	if (!t || !t->frames) {
+		return HX_NOT_INITIALIZED;
+	}
+	if (!hx_is_aligned(va.v, HX_FRAME_BYTES)) {
+		return HX_INVALID_ALIGNMENT;
+	}
+	if (pages == 0) {
+		return HX_INVALID_SIZE;
+	}
+	uintptr_t last;
+	if (pages > UINTPTR_MAX / HX_FRAME_BYTES ||
+	    __builtin_add_overflow(va.v, (uintptr_t)(pages * HX_FRAME_BYTES - 1), &last) ||
+	    !hx_is_canonical(va.v) || !hx_is_canonical(last) ||
+	    (va.v < hx_kernel_start()) != (last < hx_kernel_start())) {
+		return HX_INVALID_ADDRESS;
+	}
+	if (!leaves) {
+		return HX_INVALID_ARGUMENT;
+	}
+	const struct hx_pagetable *owner = t->shared && va.v >= hx_kernel_start() ? t->shared : t;
+	for (uintptr_t at = va.v, to;; at = to + 1) {
+		to = hx_piece_last(at, last, 1);
+		unsigned n = (unsigned)((to - at) / HX_FRAME_BYTES) + 1;
+		while (!translate_pages(t, &owner->stripes[hx_stripe_index(at)].retirements, at, n,
+					leaves)) {
+			hx_hal_relax();
+		}
+		if (to == last) {
+			return HX_OK;
+		}
+		leaves += n;
+	}
 }
 
 /* ---- Visit ---- */
@@ -156,7 +239,8 @@ static bool frame_is_ours(const struct hx_pagetable *t, struct hx_pa table)
 
 /* Number of tables, and the sum of their frame numbers. */
 struct tally {
-	uint64_t tables, sum;
+	uint64_t tables, limit;
+	uint32_t sum;
 };
 
 /* Entries [first, end) of a table and all below; counts tables. */
@@ -182,8 +266,8 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 		case HX_PTE_TABLE: {
 			unsigned entries = hx_level_entries(level - 1);
 			/* More than the counter knows: a circle, perhaps. */
-			tally->sum += hx_pa_to_pfn(hx_hal_pte_pa(e, level)).v;
-			if (++tally->tables > t->counters.tables ||
+			tally->sum += (uint32_t)hx_pa_to_pfn(hx_hal_pte_pa(e, level)).v;
+			if (++tally->tables > tally->limit ||
 			    !frame_is_ours(t, hx_hal_pte_pa(e, level))) {
 				return false;
 			}
@@ -233,13 +317,22 @@ hx_status hx_pagetable_validate(struct hx_pagetable *t)
 	if (!t || !t->frames) {
 		return HX_NOT_INITIALIZED;
 	}
-	unsigned long irq = hx_lock_acquire(&t->lock);
+	struct hx_cursor c;
+	hx_cursor_open(&c, t, 0, UINTPTR_MAX);
 	unsigned level = hx_root_level(), half = hx_level_entries(level) / 2;
-	struct tally tally = {1, hx_pa_to_pfn(t->root).v};
+	uint32_t sum = 0;
+	for (unsigned i = 0; i < HX_STRIPES; i++) {
+		sum += t->stripes[i].table_sum;
+	}
+	struct tally tally = {
+		.tables = 1,
+		.limit = hx_pagetable_counters(t).tables,
+		.sum = (uint32_t)hx_pa_to_pfn(t->root).v,
+	};
 	bool sound = frame_is_ours(t, t->root) && other_half_is_sound(t) &&
 		     is_sound(t, hx_table_at(t->root), level, t->kernel ? half : 0,
 			      t->kernel ? 2 * half : half, &tally) &&
-		     tally.tables == t->counters.tables && tally.sum == t->table_sum;
-	hx_lock_release(&t->lock, irq);
+		     tally.tables == tally.limit && tally.sum == sum;
+	hx_cursor_close(&c);
 	return sound ? HX_OK : HX_CORRUPTED;
 }

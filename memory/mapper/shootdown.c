@@ -73,7 +73,7 @@ static void count(uint64_t *counter, uint64_t n)
 }
 
 static unsigned shootdown(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus,
-			  struct hx_mapper_counters *counters)
+			  struct hx_stripe *counters)
 {
 	unsigned long irq = hx_hal_irq_save();
 	unsigned me = hx_hal_cpu_id();
@@ -102,7 +102,7 @@ static unsigned shootdown(const struct hx_tlb_range *ranges, unsigned n, struct 
 
 unsigned hx_tlb_shootdown(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus)
 {
-	struct hx_mapper_counters nobody = {0};
+	struct hx_stripe nobody = {0};
 	return n == 0 ? 0 : shootdown(ranges, n, cpus, &nobody);
 }
 
@@ -125,49 +125,70 @@ static struct hx_tlb_range everything(const struct hx_pagetable *t)
 	return (struct hx_tlb_range){.asid = t->asid, .tables = true, .global = t->kernel};
 }
 
-static struct hx_tlb_range range_of(const struct hx_pagetable *t, const struct hx_gather *g)
+/* Ranges for what was gathered: one for all of @t when it is many pages. */
+static unsigned ranges_of(const struct hx_pagetable *t, const struct hx_gather *g,
+			  struct hx_tlb_range ranges[HX_GATHER_MAX])
 {
-	uint64_t pages = (uint64_t)((g->last - g->first) >> hx_level_shift(g->level)) + 1;
-	if (pages > FLUSH_PAGES_MAX) {
-		return everything(t);
+	uint64_t total = 0;
+	for (unsigned i = 0; i < g->count; i++) {
+		const struct hx_piece *p = &g->pieces[i];
+		uint64_t pages = (uint64_t)((p->last - p->first) >> hx_level_shift(p->level)) + 1;
+		total += pages;
+		if (total > FLUSH_PAGES_MAX || pages > FLUSH_PAGES_MAX) {
+			ranges[0] = everything(t);
+			return 1;
+		}
+		ranges[i] = (struct hx_tlb_range){
+			.va = hx_va(p->first),
+			.pages = pages,
+			.asid = t->asid,
+			.level = (uint8_t)p->level,
+			.tables = g->tables,
+			.global = t->kernel,
+		};
 	}
-	return (struct hx_tlb_range){
-		.va = hx_va(g->first),
-		.pages = pages,
-		.asid = t->asid,
-		.level = (uint8_t)g->level,
-		.tables = g->tables,
-		.global = t->kernel,
-	};
+	return g->count;
 }
 
-void hx_gather_flush(struct hx_pagetable *t, const struct hx_gather *g)
+static void flush(struct hx_pagetable *t, struct hx_stripe *home, const struct hx_gather *g,
+		  bool others_only)
 {
-	if (g->any) {
-		struct hx_tlb_range r = range_of(t, g);
-		(void)shootdown(&r, 1, who_may_have(t), &t->counters);
+	if (g->count == 0) {
+		return;
 	}
-}
-
-void hx_gather_flush_others(struct hx_pagetable *t, const struct hx_gather *g)
-{
-	if (g->any) {
-		struct hx_tlb_range r = range_of(t, g);
-		struct hx_cpus cpus = who_may_have(t);
+	struct hx_tlb_range ranges[HX_GATHER_MAX];
+	unsigned n = ranges_of(t, g, ranges);
+	struct hx_cpus cpus = who_may_have(t);
+	if (others_only) {
 		cpus.bits &= ~hx_cpus_of(hx_hal_cpu_id()).bits;
-		(void)shootdown(&r, 1, cpus, &t->counters);
 	}
+	(void)shootdown(ranges, n, cpus, home);
+}
+
+void hx_gather_flush(struct hx_pagetable *t, struct hx_stripe *home, const struct hx_gather *g)
+{
+	flush(t, home, g, false);
+}
+
+void hx_cursor_flush(struct hx_cursor *c)
+{
+	flush(c->t, c->home, &c->gather, false);
+}
+
+void hx_cursor_flush_others(struct hx_cursor *c)
+{
+	flush(c->t, c->home, &c->gather, true);
 }
 
 void hx_flush_table(struct hx_pagetable *t)
 {
 	struct hx_tlb_range r = everything(t);
-	(void)shootdown(&r, 1, who_may_have(t), &t->counters);
+	(void)shootdown(&r, 1, who_may_have(t), &t->stripes[0]);
 }
 
 void hx_flush_this_cpu(struct hx_pagetable *t)
 {
 	struct hx_tlb_range r = {.asid = t->asid, .tables = true, .global = true};
 	hx_hal_tlb_local(&r, 1);
-	count(&t->counters.local_flushes, 1);
+	count(&t->stripes[0].local_flushes, 1);
 }

@@ -84,8 +84,8 @@ static void give_back(struct hx_frames *frames, struct hx_pfn frame)
 	HX_ASSERT(s == HX_OK || s == HX_NOT_SUPPORTED);
 }
 
-static struct hx_pfn_result allocate_table(struct hx_frames *frames, struct hx_framedb *db,
-					   struct hx_pagetable *owner)
+struct hx_pfn_result hx_table_allocate(struct hx_frames *frames, struct hx_framedb *db,
+				       struct hx_pagetable *owner)
 {
 	/* No pressure event: its handlers must not run under the table's lock. */
 	struct hx_pfn_result r = hx_frames_allocate(frames, HX_ORDER_4K, HX_ALLOC_NO_PRESSURE);
@@ -98,46 +98,14 @@ static struct hx_pfn_result allocate_table(struct hx_frames *frames, struct hx_f
 	return r;
 }
 
-void hx_table_free(struct hx_pagetable *t, struct hx_pa table)
+void hx_table_free(struct hx_frames *frames, struct hx_framedb *db, struct hx_pa table)
 {
 	struct hx_pfn frame = hx_pa_to_pfn(table);
-	if (t->db) {
-		hx_status s = hx_framedb_set(t->db, frame, 1, HX_TAG_FREE, NULL);
+	if (db) {
+		hx_status s = hx_framedb_set(db, frame, 1, HX_TAG_FREE, NULL);
 		HX_ASSERT(s == HX_OK); /* its section exists since it was tagged */
 	}
-	give_back(t->frames, frame);
-	t->counters.tables--;
-	t->table_sum -= frame.v;
-}
-
-hx_status hx_reserve_fill(struct hx_pagetable *t, struct hx_reserve *r, uint64_t count)
-{
-	*r = (struct hx_reserve){{0}, 0};
-	while (r->count < count) {
-		struct hx_pfn_result f = allocate_table(t->frames, t->db, t);
-		if (f.status != HX_OK) {
-			while (r->count > 0) {
-				hx_table_free(t, hx_reserve_take(r));
-			}
-			return f.status;
-		}
-		struct hx_pa table = hx_pfn_to_pa(f.value);
-		hx_table_at(table)[0] = r->head.v;
-		r->head = table;
-		r->count++;
-		t->counters.tables++;
-		t->table_sum += f.value.v;
-	}
-	return HX_OK;
-}
-
-struct hx_pa hx_reserve_take(struct hx_reserve *r)
-{
-	HX_ASSERT(r->count > 0);
-	struct hx_pa table = r->head;
-	r->head = hx_pa(hx_table_at(table)[0]);
-	r->count--;
-	return table;
+	give_back(frames, frame);
 }
 
 bool hx_table_is_empty(const hx_pte *table, unsigned level, unsigned first, unsigned end)
@@ -172,6 +140,19 @@ static bool geometry_is_walkable(const struct hx_geometry *g)
 	       (leaves & (leaves + 1)) == 0 && leaves < 1u << g->levels;
 }
 
+uint8_t hx_level_shifts[HX_LEVELS_MAX];
+
+/* The same each time, unless a test has changed the machine: nobody reads it meanwhile. */
+static void note_level_shifts(const struct hx_geometry *g)
+{
+	uint8_t shift = g->page_shift;
+	for (unsigned l = 0; l < g->levels; shift += g->bits[l++]) {
+		if (hx_level_shift(l) != shift) {
+			__atomic_store_n(&hx_level_shifts[l], shift, __ATOMIC_RELAXED);
+		}
+	}
+}
+
 hx_status hx_pagetable_init(struct hx_pagetable *t, const struct hx_pagetable_config *c)
 {
 	if (!t || !c || !c->frames || (unsigned)c->wx > HX_WX_OFF ||
@@ -184,7 +165,8 @@ hx_status hx_pagetable_init(struct hx_pagetable *t, const struct hx_pagetable_co
 	if (!geometry_is_walkable(&hx_hal_geometry)) {
 		return HX_NOT_SUPPORTED;
 	}
-	struct hx_pfn_result root = allocate_table(c->frames, c->db, t);
+	note_level_shifts(&hx_hal_geometry);
+	struct hx_pfn_result root = hx_table_allocate(c->frames, c->db, t);
 	if (root.status != HX_OK) {
 		return root.status;
 	}
@@ -198,8 +180,7 @@ hx_status hx_pagetable_init(struct hx_pagetable *t, const struct hx_pagetable_co
 		/* One identifier for all: every load forgets the table before it. */
 		.asid = HX_ASID_KERNEL,
 		.shared = c->kernel,
-		.counters.tables = 1,
-		.table_sum = root.value.v,
+		.stripes[0] = {.tables = 1, .table_sum = (uint32_t)root.value.v},
 	};
 	unsigned entries = hx_level_entries(hx_root_level());
 	hx_pte *to = hx_table_at(t->root);
@@ -211,7 +192,7 @@ hx_status hx_pagetable_init(struct hx_pagetable *t, const struct hx_pagetable_co
 }
 
 /* Free the tables below entries [first, end) of a table. */
-static void free_below(struct hx_pagetable *t, const hx_pte *table, unsigned level, unsigned first,
+static void free_below(struct hx_cursor *c, const hx_pte *table, unsigned level, unsigned first,
 		       unsigned end)
 {
 	for (unsigned i = first; i < end; i++) {
@@ -220,10 +201,10 @@ static void free_below(struct hx_pagetable *t, const hx_pte *table, unsigned lev
 			continue;
 		}
 		if (level > 1) {
-			free_below(t, hx_child_of(e, level), level - 1, 0,
+			free_below(c, hx_child_of(e, level), level - 1, 0,
 				   hx_level_entries(level - 1));
 		}
-		hx_table_free(t, hx_hal_pte_pa(e, level));
+		hx_cursor_free_table(c, hx_hal_pte_pa(e, level));
 	}
 }
 
@@ -232,18 +213,38 @@ hx_status hx_pagetable_destroy(struct hx_pagetable *t)
 	if (!t || !t->frames) {
 		return HX_NOT_INITIALIZED;
 	}
-	unsigned long irq = hx_lock_acquire(&t->lock);
+	struct hx_cursor c;
+	hx_cursor_open(&c, t, 0, UINTPTR_MAX);
 	bool busy = __atomic_load_n(&t->active.bits, __ATOMIC_SEQ_CST) != 0;
 	if (!busy) {
 		/* Nobody to flush: every CPU that had it loaded has forgotten it since. */
 		unsigned entries = hx_level_entries(hx_root_level());
-		free_below(t, hx_table_at(t->root), hx_root_level(), t->kernel ? entries / 2 : 0,
+		free_below(&c, hx_table_at(t->root), hx_root_level(), t->kernel ? entries / 2 : 0,
 			   t->kernel ? entries : entries / 2);
-		hx_table_free(t, t->root);
+		hx_cursor_free_table(&c, t->root);
 		t->frames = NULL; /* NOT_INITIALIZED from here on */
 	}
-	hx_lock_release(&t->lock, irq);
+	hx_cursor_close(&c);
 	return busy ? HX_BUSY : HX_OK;
+}
+
+/* ---- Counters ---- */
+
+struct hx_mapper_counters hx_pagetable_counters(const struct hx_pagetable *t)
+{
+	struct hx_mapper_counters sum = {0};
+	uint32_t tables = 0;
+	for (unsigned i = 0; t && i < HX_STRIPES; i++) {
+		const struct hx_stripe *s = &t->stripes[i];
+		tables += __atomic_load_n(&s->tables, __ATOMIC_RELAXED); /* one may be "negative" */
+		sum.splits += __atomic_load_n(&s->splits, __ATOMIC_RELAXED);
+		sum.locks += __atomic_load_n(&s->locks, __ATOMIC_RELAXED);
+		sum.local_flushes += __atomic_load_n(&s->local_flushes, __ATOMIC_RELAXED);
+		sum.broadcasts += __atomic_load_n(&s->broadcasts, __ATOMIC_RELAXED);
+		sum.ipis += __atomic_load_n(&s->ipis, __ATOMIC_RELAXED);
+	}
+	sum.tables = tables;
+	return sum;
 }
 
 /* ---- The kernel half ---- */
@@ -281,23 +282,24 @@ hx_status hx_pagetable_prepare(struct hx_pagetable *t, struct hx_va va, uint64_t
 	if (!t->kernel) {
 		return HX_INVALID_ARGUMENT;
 	}
-	unsigned long irq = hx_lock_acquire(&t->lock);
-	struct hx_reserve reserve;
+	struct hx_cursor c;
+	hx_cursor_open(&c, t, 0, UINTPTR_MAX);
 	uint64_t missing = visit_missing_roots(t, va.v, last, NULL);
-	s = missing > 0 && t->sealed ? HX_NOT_SUPPORTED : hx_reserve_fill(t, &reserve, missing);
+	s = missing > 0 && t->sealed ? HX_NOT_SUPPORTED : hx_cursor_reserve(&c, missing);
 	if (s == HX_OK && missing > 0) {
 		/* Nothing is mapped by it yet: there is nothing to flush or to publish. */
-		(void)visit_missing_roots(t, va.v, last, &reserve);
+		(void)visit_missing_roots(t, va.v, last, &c.reserve);
 	}
-	hx_lock_release(&t->lock, irq);
+	hx_cursor_close(&c);
 	return s;
 }
 
 void hx_pagetable_seal(struct hx_pagetable *t)
 {
-	unsigned long irq = hx_lock_acquire(&t->lock);
+	struct hx_cursor c;
+	hx_cursor_open(&c, t, 0, UINTPTR_MAX);
 	t->sealed = t->kernel;
-	hx_lock_release(&t->lock, irq);
+	hx_cursor_close(&c);
 }
 
 /* ---- Loading ---- */
@@ -400,8 +402,8 @@ hx_status hx_flush(struct hx_pagetable *t, struct hx_va va, uint64_t bytes)
 	uintptr_t last;
 	hx_status s = hx_mapper_check_range(t, va, bytes, &last);
 	if (s == HX_OK) {
-		struct hx_gather g = {.first = va.v, .last = last, .any = true};
-		hx_gather_flush(t, &g);
+		struct hx_gather g = {.pieces = {{va.v, last, 0}}, .count = 1};
+		hx_gather_flush(t, &t->stripes[hx_stripe_index(va.v)], &g);
 	}
 	return s;
 }

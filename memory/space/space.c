@@ -53,21 +53,21 @@ void hx_space_free_frame(struct hx_space *s, struct hx_pfn frame)
 	}
 }
 
-/* The mapper calls this for each page after no CPU can use it any more. */
-static void page_released(void *space, struct hx_va va, struct hx_pa pa, uint64_t bytes,
-			  uint64_t flags)
+/* The mapper calls this for pages after no CPU can use them any more. */
+static void pages_released(void *space, const struct hx_released *batch)
 {
-	(void)va;
-	(void)bytes;
-	(void)flags;
 	struct hx_space *s = space;
-	s->stats.resident_pages--;
-	hx_space_free_frame(s, hx_pa_to_pfn(pa));
+	for (unsigned i = 0; i < batch->count; i++) {
+		if (batch->leaves[i] != 0) {
+			s->stats.resident_pages--;
+			hx_space_free_frame(s, hx_pa_to_pfn(hx_leaf_pa(batch->leaves[i])));
+		}
+	}
 }
 
 hx_status hx_space_drop_pages(struct hx_space *s, uintptr_t start, uintptr_t end)
 {
-	return hx_unmap_sparse(&s->table, hx_va(start), end - start, page_released, s);
+	return hx_unmap_sparse(&s->table, hx_va(start), end - start, pages_released, s);
 }
 
 /* ---- Life ---- */

@@ -176,9 +176,9 @@ void act_shootdown(void)
 	hx_status s = hx_map(&SYS->kernel_table, va, hx_pfn_to_pa(frame.value), HX_FRAME_BYTES,
 			     DATA_FLAGS);
 	unsigned before = readers(va);
-	uint64_t broadcasts = SYS->kernel_table.counters.broadcasts;
+	uint64_t broadcasts = hx_pagetable_counters(&SYS->kernel_table).broadcasts;
 	hx_status u = hx_unmap(&SYS->kernel_table, va, HX_FRAME_BYTES, NULL, NULL);
-	broadcasts = SYS->kernel_table.counters.broadcasts - broadcasts;
+	broadcasts = hx_pagetable_counters(&SYS->kernel_table).broadcasts - broadcasts;
 	unsigned after = readers(va);
 	demo_result(s == HX_OK && u == HX_OK && before == demo_cpus - 1 && after == 0 &&
 			    broadcasts == 1,

@@ -37,7 +37,7 @@ static void show_statistics(void)
 	hx_frames_stats(&demo_system.frames, &f);
 	struct hx_heap_stats h;
 	hx_heap_stats(&demo_system.heap, &h);
-	const struct hx_mapper_counters *m = &demo_system.kernel_table.counters;
+	const struct hx_mapper_counters m = hx_pagetable_counters(&demo_system.kernel_table);
 	stat("cpus", demo_cpus);
 	stat("frames.total", f.total_frames);
 	stat("frames.free", f.free_frames);
@@ -45,10 +45,10 @@ static void show_statistics(void)
 	stat("frames.frees", f.frees);
 	stat("frames.refused_frees", f.refused_frees);
 	stat("frames.metadata_bytes", f.metadata_bytes);
-	stat("mapper.tables", m->tables);
-	stat("mapper.local_flushes", m->local_flushes);
-	stat("mapper.broadcasts", m->broadcasts);
-	stat("mapper.ipis", m->ipis);
+	stat("mapper.tables", m.tables);
+	stat("mapper.local_flushes", m.local_flushes);
+	stat("mapper.broadcasts", m.broadcasts);
+	stat("mapper.ipis", m.ipis);
 	stat("heap.live_objects", h.live_objects);
 	stat("heap.live_bytes", h.live_bytes);
 	stat("heap.managed_bytes", h.managed_bytes);

@@ -491,7 +491,7 @@ HX_TEST(bad_ranges_change_nothing)
 		{HERE - PAGE, pa, 2 * PAGE, HX_ALREADY_MAPPED},
 	};
 	const struct hx_test_machine *m = hx_test_machine();
-	uint64_t tables = table.counters.tables, frames = hx_frames_free_frames(m->frames);
+	uint64_t tables = hx_pagetable_counters(&table).tables, frames = hx_frames_free_frames(m->frames);
 	for (unsigned i = 0; i < HX_ARRAY_LENGTH(cases); i++) {
 		struct hx_va va = hx_va((uintptr_t)cases[i].va);
 		uint64_t bytes = cases[i].bytes;
@@ -506,7 +506,7 @@ HX_TEST(bad_ranges_change_nothing)
 			HX_CHECK_STATUS(hx_update_flags(&table, va, bytes, RO), cases[i].status);
 		}
 		HX_CHECK_STATUS(hx_pagetable_validate(&table), HX_OK);
-		HX_CHECK_EQUAL(table.counters.tables, tables);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&table).tables, tables);
 		HX_CHECK_EQUAL(hx_frames_free_frames(m->frames), frames);
 	}
 	struct hx_va free_va = hx_va((uintptr_t)HERE + 8 * PAGE);
@@ -606,7 +606,7 @@ HX_TEST(freed_tables_serve_no_longer)
 	HX_REQUIRE_STATUS(map(HERE + PAGE, two, RW), HX_OK);
 	HX_CHECK_EQUAL(read_user(HERE), 1); /* its neighbour shares the table */
 	HX_CHECK_STATUS(unmap(HERE, 2 * PAGE), HX_OK);
-	HX_CHECK_EQUAL(table.counters.tables, 1); /* the root */
+	HX_CHECK_EQUAL(hx_pagetable_counters(&table).tables, 1); /* the root */
 	HX_CHECK_EQUAL(read_user(HERE + PAGE), FAULT_VALUE);
 	/* A huge leaf where a table was, a table where a huge leaf was. */
 	struct block huge;

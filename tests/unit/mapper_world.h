@@ -132,6 +132,23 @@ static inline uint64_t world_free_count(void)
 	return hx_frames_free_frames(&world_frames);
 }
 
+/* ---- Released leaves, one by one ---- */
+
+typedef void (*world_leaf_fn)(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+			      uint64_t flags);
+
+static inline void world_each_leaf(const struct hx_released *batch, world_leaf_fn each,
+				   void *context)
+{
+	for (unsigned i = 0; i < batch->count; i++) {
+		if (batch->leaves[i] != 0) {
+			each(context, hx_va(batch->va.v + (uintptr_t)(i * batch->bytes)),
+			     hx_leaf_pa(batch->leaves[i]), batch->bytes,
+			     batch->leaves[i] & HX_LEAF_FLAGS);
+		}
+	}
+}
+
 /* ---- A walk that shares no code with the mapper ---- */
 
 static inline unsigned world_shift(unsigned level)
@@ -196,8 +213,8 @@ static inline uint64_t world_hash(struct hx_pagetable *t)
 {
 	uint64_t h = 1;
 	hx_pagetable_visit(t, world_hash_leaf, &h);
-	const uint64_t words[4] = {t->counters.tables, world_free_count(), t->counters.splits,
-				   t->counters.local_flushes + t->counters.broadcasts};
+	const uint64_t words[4] = {hx_pagetable_counters(t).tables, world_free_count(), hx_pagetable_counters(t).splits,
+				   hx_pagetable_counters(t).local_flushes + hx_pagetable_counters(t).broadcasts};
 	for (unsigned i = 0; i < 4; i++) {
 		h = (h ^ words[i]) * UINT64_C(0x9e3779b97f4a7c15);
 		h ^= h >> 29;

@@ -172,7 +172,7 @@ HX_TEST(destroy_frees_every_table)
 			hx_map(&kernel, hx_va(kva() + i * (L1 + PAGE)), hx_pa(PA), PAGE, RW),
 			HX_OK);
 	}
-	HX_CHECK_EQUAL(world_free_count() + user.counters.tables + kernel.counters.tables,
+	HX_CHECK_EQUAL(world_free_count() + hx_pagetable_counters(&user).tables + hx_pagetable_counters(&kernel).tables,
 		       WORLD_FRAMES);
 	HX_CHECK(world_free_count() < before - 80);
 	close_tables();
@@ -438,7 +438,7 @@ HX_TEST(the_largest_leaf_is_taken)
 	check_leaf(&user, UVA + L2 + L1 + 0xfff, PA + L2 + L1 + 0xfff, 0);
 	WORLD_SOUND(&user);
 	HX_CHECK_STATUS(hx_unmap(&user, low, bytes, NULL, NULL), HX_OK);
-	HX_CHECK_EQUAL(user.counters.tables, 1);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
 
 	/* The physical side decides as well. */
 	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA + PAGE), L1, URW), HX_OK);
@@ -461,8 +461,8 @@ HX_TEST(the_largest_leaf_is_taken)
 		check_sizes(&user, 0, 0, 1);
 		HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), L2, NULL, NULL), HX_OK);
 	}
-	HX_CHECK_EQUAL(user.counters.tables, 1);
-	HX_CHECK_EQUAL(user.counters.splits, 0);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&user).splits, 0);
 
 	/* A visit that is told to stop does. */
 	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), 8 * PAGE, URW), HX_OK);
@@ -531,7 +531,7 @@ HX_TEST(huge_leaves_are_split_where_a_range_ends)
 		{0, L1, 0, 0, 0},
 	};
 	for (unsigned i = 0; i < HX_ARRAY_LENGTH(cuts); i++) {
-		uint64_t splits = user.counters.splits;
+		uint64_t splits = hx_pagetable_counters(&user).splits;
 		HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), L1, URW | HX_PAGE_DIRTY),
 				HX_OK);
 		check_sizes(&user, 0, 1, 0);
@@ -540,7 +540,7 @@ HX_TEST(huge_leaves_are_split_where_a_range_ends)
 				HX_OK);
 		WORLD_SOUND(&user);
 		check_sizes(&user, cuts[i].small, cuts[i].level1, 0);
-		HX_CHECK_EQUAL(user.counters.splits - splits, cuts[i].splits);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&user).splits - splits, cuts[i].splits);
 		for (uint64_t at = 0; at < L1; at += PAGE) {
 			if (at >= cuts[i].from && at < cuts[i].to) {
 				check_absent(&user, UVA + (uintptr_t)at);
@@ -551,16 +551,16 @@ HX_TEST(huge_leaves_are_split_where_a_range_ends)
 			}
 		}
 		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), L1, NULL, NULL), HX_OK);
-		HX_CHECK_EQUAL(user.counters.tables, 1);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
 	}
 	/* Rights of the middle of a leaf; the same rights split nothing. */
-	uint64_t splits = user.counters.splits;
+	uint64_t splits = hx_pagetable_counters(&user).splits;
 	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), L1, URW), HX_OK);
 	HX_CHECK_STATUS(hx_update_flags(&user, hx_va(UVA + PAGE), PAGE, URW), HX_OK);
 	check_sizes(&user, 0, 1, 0);
 	HX_CHECK_STATUS(hx_update_flags(&user, hx_va(UVA + PAGE), PAGE, URO), HX_OK);
 	check_sizes(&user, 512, 0, 0);
-	HX_CHECK_EQUAL(user.counters.splits - splits, 1);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&user).splits - splits, 1);
 	HX_CHECK(!(hx_translate(&user, hx_va(UVA + PAGE)).flags & HX_PAGE_WRITABLE));
 	HX_CHECK(hx_translate(&user, hx_va(UVA)).flags & HX_PAGE_WRITABLE);
 	HX_CHECK(hx_translate(&user, hx_va(UVA + 2 * PAGE)).flags & HX_PAGE_WRITABLE);
@@ -568,27 +568,27 @@ HX_TEST(huge_leaves_are_split_where_a_range_ends)
 
 	if (has_level(2)) {
 		/* A page out of the middle of 1 GiB: two splits, two tables more. */
-		splits = user.counters.splits;
+		splits = hx_pagetable_counters(&user).splits;
 		HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), L2, URW), HX_OK);
-		uint64_t tables = user.counters.tables;
+		uint64_t tables = hx_pagetable_counters(&user).tables;
 		HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA + 3 * L1 + PAGE), PAGE, NULL, NULL),
 				HX_OK);
 		check_sizes(&user, 511, 511, 0);
-		HX_CHECK_EQUAL(user.counters.splits - splits, 2);
-		HX_CHECK_EQUAL(user.counters.tables - tables, 2);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&user).splits - splits, 2);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables - tables, 2);
 		check_leaf(&user, UVA + 3 * L1, PA + 3 * L1, 0);
 		check_leaf(&user, UVA + 4 * L1, PA + 4 * L1, 1);
 		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), L2, NULL, NULL), HX_OK);
-		HX_CHECK_EQUAL(user.counters.tables, 1);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
 		/* Both ends of the range in one leaf, in different leaves of 2 MiB. */
 		HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), L2, URW), HX_OK);
-		splits = user.counters.splits;
+		splits = hx_pagetable_counters(&user).splits;
 		HX_CHECK_STATUS(hx_update_flags(&user, hx_va(UVA + L1 + PAGE), 5 * L1, URO), HX_OK);
-		HX_CHECK_EQUAL(user.counters.splits - splits, 3);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&user).splits - splits, 3);
 		check_sizes(&user, 1024, 510, 0);
 		HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), L2, NULL, NULL), HX_OK);
 	}
-	HX_CHECK_EQUAL(user.counters.tables, 1);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
 	close_tables();
 }
 
@@ -612,7 +612,7 @@ HX_TEST(break_before_make_leaves_the_same_tables)
 		hash[i] = 1;
 		hx_pagetable_visit(&user, world_hash_leaf, &hash[i]);
 		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), L2, NULL, NULL), HX_OK);
-		HX_CHECK_EQUAL(user.counters.tables, 1);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
 	}
 	hx_hal_geometry.features = features;
 	HX_CHECK_EQUAL(hash[0], hash[1]);
@@ -689,7 +689,7 @@ HX_TEST(every_allocation_may_fail)
 			HX_CHECK_EQUAL(free - world_free_count(), refusals);
 		}
 		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), 4 * L2, NULL, NULL), HX_OK);
-		HX_CHECK_EQUAL(user.counters.tables, 1);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
 	}
 	/* The root's tables of a kernel half that is being prepared. */
 	HX_CHECK_STATUS(hx_pagetable_destroy(&user), HX_OK);
@@ -707,7 +707,7 @@ HX_TEST(every_allocation_may_fail)
 	world_fail_after = 5;
 	HX_CHECK_STATUS(hx_pagetable_prepare(&kernel, hx_va(hx_kernel_start()), 5 * root), HX_OK);
 	world_fail_after = WORLD_NEVER;
-	HX_CHECK_EQUAL(kernel.counters.tables, 6);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&kernel).tables, 6);
 	HX_CHECK_STATUS(hx_pagetable_destroy(&kernel), HX_OK);
 	HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
 }
@@ -741,18 +741,18 @@ HX_TEST(emptied_tables_are_freed)
 	HX_BAIL();
 	uint64_t free = world_free_count();
 	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA - 5 * PAGE), hx_pa(PA), 10 * PAGE, URW), HX_OK);
-	uint64_t tables = user.counters.tables;
+	uint64_t tables = hx_pagetable_counters(&user).tables;
 	/* Page by page, from both sides: tables go with their last page. */
 	for (unsigned i = 0; i < 5; i++) {
 		HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA + i * PAGE), PAGE, NULL, NULL), HX_OK);
 		WORLD_SOUND(&user);
-		HX_CHECK_EQUAL(user.counters.tables < tables, i == 4);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables < tables, i == 4);
 	}
 	for (unsigned i = 1; i <= 5; i++) {
 		HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA - i * PAGE), PAGE, NULL, NULL), HX_OK);
 		WORLD_SOUND(&user);
 	}
-	HX_CHECK_EQUAL(user.counters.tables, 1);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
 	HX_CHECK_EQUAL(world_free_count(), free);
 
 	/* In one call, with leaves of all sizes and holes between them. */
@@ -760,16 +760,16 @@ HX_TEST(emptied_tables_are_freed)
 	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA + 2 * L2 + L1), hx_pa(PA), PAGE, URW), HX_OK);
 	HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(0), (uint64_t)hx_user_end(), NULL, NULL),
 			HX_OK);
-	HX_CHECK_EQUAL(user.counters.tables, 1);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
 	HX_CHECK_EQUAL(world_free_count(), free);
 
 	/* In the kernel's half all but those that hang off the root. */
-	tables = kernel.counters.tables;
+	tables = hx_pagetable_counters(&kernel).tables;
 	HX_CHECK_STATUS(hx_map(&kernel, hx_va(kva()), hx_pa(PA), L2 + 3 * PAGE, RW), HX_OK);
 	HX_CHECK_STATUS(hx_unmap(&kernel, hx_va(kva()), L2 + 3 * PAGE, NULL, NULL), HX_OK);
 	WORLD_SOUND(&kernel);
 	/* A root entry that could hold the whole of a leaf is one that stays. */
-	HX_CHECK_EQUAL(kernel.counters.tables, tables);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&kernel).tables, tables);
 	close_tables();
 }
 
@@ -782,8 +782,8 @@ struct released {
 	bool ordered;
 };
 
-static void note_release(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
-			 uint64_t flags)
+static void note_leaf(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+		      uint64_t flags)
 {
 	struct released *r = context;
 	r->ordered = r->ordered && va.v >= r->next;
@@ -795,6 +795,11 @@ static void note_release(void *context, struct hx_va va, struct hx_pa pa, uint64
 	r->flags_and &= flags;
 	/* Nothing is mapped any more when its frame is handed over. */
 	HX_CHECK_STATUS(hx_translate(&user, va).status, HX_NOT_MAPPED);
+}
+
+static void note_release(void *context, const struct hx_released *batch)
+{
+	world_each_leaf(batch, note_leaf, context);
 }
 
 static const struct released none_released = {.flags_and = UINT64_MAX, .ordered = true};
@@ -1105,8 +1110,8 @@ HX_TEST(tables_are_tagged)
 	HX_REQUIRE_STATUS(hx_pagetable_init(&kernel, &c), HX_OK);
 	HX_CHECK_STATUS(hx_map(&kernel, hx_va(kva()), hx_pa(PA), L1 + PAGE, RW), HX_OK);
 	WORLD_SOUND(&kernel);
-	HX_CHECK(kernel.counters.tables > 2);
-	HX_CHECK_EQUAL(hx_framedb_count(db, HX_TAG_TABLE), tagged + kernel.counters.tables);
+	HX_CHECK(hx_pagetable_counters(&kernel).tables > 2);
+	HX_CHECK_EQUAL(hx_framedb_count(db, HX_TAG_TABLE), tagged + hx_pagetable_counters(&kernel).tables);
 	struct hx_frame *f = hx_framedb_find(db, hx_pa_to_pfn(kernel.root));
 	HX_REQUIRE(f != NULL);
 	HX_CHECK(f->tag == HX_TAG_TABLE && f->owner == &kernel);
@@ -1116,7 +1121,7 @@ HX_TEST(tables_are_tagged)
 	f->owner = &kernel;
 	WORLD_SOUND(&kernel);
 	HX_CHECK_STATUS(hx_unmap(&kernel, hx_va(kva()), L1 + PAGE, NULL, NULL), HX_OK);
-	HX_CHECK_EQUAL(hx_framedb_count(db, HX_TAG_TABLE), tagged + kernel.counters.tables);
+	HX_CHECK_EQUAL(hx_framedb_count(db, HX_TAG_TABLE), tagged + hx_pagetable_counters(&kernel).tables);
 	HX_CHECK_STATUS(hx_pagetable_destroy(&kernel), HX_OK);
 	HX_CHECK_EQUAL(hx_framedb_count(db, HX_TAG_TABLE), tagged);
 	HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
@@ -1186,9 +1191,9 @@ HX_TEST(the_validator_sees_damage)
 	unsigned half = (1u << hx_hal_geometry.bits[hx_hal_geometry.levels - 1]) / 2;
 	check_corrupt(&root[half], hx_hal_pte_table(kernel.root)); /* not the kernel's entry */
 	check_corrupt(&root[half + (UVA >> world_shift(hx_hal_geometry.levels - 1u))], 0);
-	user.counters.tables++;
+	user.stripes[5].tables++;
 	HX_CHECK_STATUS(hx_pagetable_validate(&user), HX_CORRUPTED);
-	user.counters.tables--;
+	user.stripes[5].tables--;
 	hx_pte *kernel_root = hx_ptr(kernel.root);
 	kernel_root[1] = *page;
 	HX_CHECK_STATUS(hx_pagetable_validate(&kernel), HX_CORRUPTED);
@@ -1222,9 +1227,9 @@ HX_TEST(translate_says_where_the_walk_ended)
 
 #define FLUSHES(call, n)                                                                           \
 	do {                                                                                       \
-		uint64_t f_ = t->counters.local_flushes;                                           \
+		uint64_t f_ = hx_pagetable_counters(t).local_flushes;                                           \
 		HX_CHECK_STATUS(call, HX_OK);                                                      \
-		HX_CHECK_EQUAL(t->counters.local_flushes - f_, n);                                 \
+		HX_CHECK_EQUAL(hx_pagetable_counters(t).local_flushes - f_, n);                                 \
 	} while (0)
 
 HX_TEST(flushes_are_counted_and_few)
@@ -1250,7 +1255,7 @@ HX_TEST(flushes_are_counted_and_few)
 	hx_pagetable_load(t, machine_table);
 	HX_CHECK_EQUAL(t->active.bits, hx_cpus_of(hx_hal_cpu_id()).bits);
 	HX_CHECK_EQUAL(machine_table->active.bits, kernel_active);
-	HX_CHECK_EQUAL(t->counters.local_flushes, 0); /* the kernel half stayed */
+	HX_CHECK_EQUAL(hx_pagetable_counters(t).local_flushes, 0); /* the kernel half stayed */
 	HX_CHECK_STATUS(hx_pagetable_destroy(t), HX_BUSY);
 
 	FLUSHES(hx_map(t, va, hx_pa(PA), bytes, URO), 0); /* fresh */
@@ -1270,11 +1275,11 @@ HX_TEST(flushes_are_counted_and_few)
 	FLUSHES(hx_unmap_sparse(t, va, 4 * L1, NULL, NULL), 0); /* nothing was there */
 	FLUSHES(hx_update_flags_sparse(t, va, 4 * L1, URO), 0);
 	FLUSHES(hx_flush(t, va, PAGE), 1);
-	uint64_t flushes = t->counters.local_flushes;
+	uint64_t flushes = hx_pagetable_counters(t).local_flushes;
 	hx_flush_all(t);
-	HX_CHECK_EQUAL(t->counters.local_flushes, flushes + 1);
-	HX_CHECK_EQUAL(t->counters.broadcasts, 0);
-	HX_CHECK_EQUAL(t->counters.ipis, 0);
+	HX_CHECK_EQUAL(hx_pagetable_counters(t).local_flushes, flushes + 1);
+	HX_CHECK_EQUAL(hx_pagetable_counters(t).broadcasts, 0);
+	HX_CHECK_EQUAL(hx_pagetable_counters(t).ipis, 0);
 
 	hx_pagetable_load(machine_table, t);
 	HX_CHECK_EQUAL(t->active.bits, 0);
@@ -1326,7 +1331,7 @@ static void compare(void)
 }
 
 /* The released leaves must be the mapped units of the range, in order, piece by piece. */
-static void model_release(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+static void model_release_leaf(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
 			  uint64_t flags)
 {
 	struct model *m = context;
@@ -1344,6 +1349,11 @@ static void model_release(void *context, struct hx_va va, struct hx_pa pa, uint6
 		}
 		m->next += bytes < m->unit ? bytes : m->unit;
 	}
+}
+
+static void model_release(void *context, const struct hx_released *batch)
+{
+	world_each_leaf(batch, model_release_leaf, context);
 }
 
 struct step {
@@ -1468,7 +1478,7 @@ static void run_model(struct hx_pagetable *t, uintptr_t base, uint64_t unit, uns
 	model.t = t;
 	model.base = base;
 	model.unit = unit;
-	uint64_t tables = t->counters.tables, free = world_free_count();
+	uint64_t tables = hx_pagetable_counters(t).tables, free = world_free_count();
 	struct hx_random r = {seed};
 	for (unsigned n = 0; n < steps; n++) {
 		struct step s = random_step(&r);
@@ -1507,7 +1517,7 @@ static void run_model(struct hx_pagetable *t, uintptr_t base, uint64_t unit, uns
 		}
 	}
 	HX_CHECK_STATUS(hx_unmap_sparse(t, hx_va(base), UNITS * unit, NULL, NULL), HX_OK);
-	HX_CHECK_EQUAL(t->counters.tables, tables);
+	HX_CHECK_EQUAL(hx_pagetable_counters(t).tables, tables);
 	HX_CHECK_EQUAL(world_free_count(), free);
 	WORLD_SOUND(t);
 }

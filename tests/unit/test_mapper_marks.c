@@ -50,13 +50,26 @@ static bool marked_update(hx_pte *p, hx_pte *expected, hx_pte desired)
 }
 
 struct hx_gather;
-static void marked_flush(struct hx_pagetable *t, const struct hx_gather *g)
+struct hx_cursor;
+static void note_flush(void)
 {
-	(void)t;
-	(void)g;
 	count_access();
 	was_broken = flushed ? was_broken : page_is_soft();
 	flushed = true;
+}
+
+static void marked_flush(struct hx_pagetable *t, struct hx_stripe *home, const struct hx_gather *g)
+{
+	(void)t;
+	(void)home;
+	(void)g;
+	note_flush();
+}
+
+static void marked_cursor_flush(struct hx_cursor *c)
+{
+	(void)c;
+	note_flush();
 }
 
 #define hx_hal_pte_load marked_load
@@ -64,6 +77,7 @@ static void marked_flush(struct hx_pagetable *t, const struct hx_gather *g)
 #define hx_hal_pte_exchange marked_exchange
 #define hx_hal_pte_update marked_update
 #define hx_gather_flush marked_flush
+#define hx_cursor_flush marked_cursor_flush
 #define hx_unmap marked_hx_unmap
 #define hx_unmap_sparse marked_hx_unmap_sparse
 #define hx_update_flags marked_hx_update_flags
@@ -119,7 +133,7 @@ static void machine_writes(void)
 	wrote = true;
 }
 
-static void note_release(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+static void note_release_leaf(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
 			 uint64_t flags)
 {
 	(void)context;
@@ -127,6 +141,11 @@ static void note_release(void *context, struct hx_va va, struct hx_pa pa, uint64
 	if (page >= va.v && page - va.v < bytes) {
 		told_dirty = (flags & HX_PAGE_DIRTY) != 0;
 	}
+}
+
+static void note_release(void *context, const struct hx_released *batch)
+{
+	world_each_leaf(batch, note_release_leaf, context);
 }
 
 struct marked_call {

@@ -45,7 +45,7 @@ static void audit_frame(struct hx_pfn frame)
 	HX_CHECK(!hx_sim_audit_frame(frame));
 }
 
-static void audit_release(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+static void audit_release_leaf(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
 			  uint64_t flags)
 {
 	(void)context;
@@ -54,6 +54,11 @@ static void audit_release(void *context, struct hx_va va, struct hx_pa pa, uint6
 	for (uint64_t at = 0; at < bytes; at += PAGE) {
 		audit_frame(hx_pa_to_pfn(hx_pa(pa.v + at)));
 	}
+}
+
+static void audit_release(void *context, const struct hx_released *batch)
+{
+	world_each_leaf(batch, audit_release_leaf, context);
 }
 
 static uintptr_t kva(void)
@@ -88,7 +93,7 @@ static void close_machine(void)
 	HX_CHECK_EQUAL(hx_sim_audit(), 0);
 	world_on_free = NULL; /* what this CPU still has of the kernel's table is its own affair */
 	HX_CHECK_STATUS(hx_pagetable_destroy(&user), HX_OK);
-	HX_CHECK_EQUAL(world_free_count() + kernel.counters.tables, WORLD_FRAMES);
+	HX_CHECK_EQUAL(world_free_count() + hx_pagetable_counters(&kernel).tables, WORLD_FRAMES);
 }
 
 /* ---- CPUs ---- */
@@ -243,11 +248,11 @@ static void start_obedient(unsigned n)
 /* Counts of one call, taken from the table's counters and from the machine's. */
 #define ASKS(t, call, wanted_broadcasts, wanted_ipis)                                              \
 	do {                                                                                       \
-		struct hx_mapper_counters before_ = (t)->counters;                                 \
+		struct hx_mapper_counters before_ = hx_pagetable_counters(t);                                 \
 		uint64_t machine_ = hx_sim_counters().ipis;                                        \
 		HX_CHECK_STATUS(call, HX_OK);                                                      \
-		HX_CHECK_EQUAL((t)->counters.broadcasts - before_.broadcasts, wanted_broadcasts);  \
-		HX_CHECK_EQUAL((t)->counters.ipis - before_.ipis, wanted_ipis);                    \
+		HX_CHECK_EQUAL(hx_pagetable_counters(t).broadcasts - before_.broadcasts, wanted_broadcasts);  \
+		HX_CHECK_EQUAL(hx_pagetable_counters(t).ipis - before_.ipis, wanted_ipis);                    \
 		HX_CHECK_EQUAL(hx_sim_counters().ipis - machine_, wanted_ipis);                    \
 	} while (0)
 
@@ -282,10 +287,10 @@ static void count_asks(enum hx_sim_switch broadcast)
 	ASKS(t, hx_flush(t, va, PAGE), 1, each);
 	/* This CPU leaves; the others are still asked, this one no longer flushes. */
 	hx_pagetable_load(&kernel, t);
-	uint64_t flushes = t->counters.local_flushes;
+	uint64_t flushes = hx_pagetable_counters(t).local_flushes;
 	ASKS(t, hx_map(t, va, pa, bytes, URW), 0, 0);
 	ASKS(t, hx_unmap(t, va, bytes, NULL, NULL), 1, each);
-	HX_CHECK_EQUAL(t->counters.local_flushes, flushes);
+	HX_CHECK_EQUAL(hx_pagetable_counters(t).local_flushes, flushes);
 	/* All of them run the kernel's half. */
 	ASKS(&kernel, hx_map(&kernel, hx_va(kva()), pa, PAGE, RW | HX_PAGE_GLOBAL),
 	     hx_hal_geometry.features & HX_MMU_NEGATIVE_CACHING ? 1 : 0,
@@ -460,9 +465,9 @@ HX_TEST(who_waits_for_a_lock_answers_shootdowns)
 	HX_BAIL();
 	for (unsigned i = 0; i < 60; i++) {
 		unsigned long irq = hx_lock_acquire(&outer);
-		uint64_t ipis = user.counters.ipis;
+		uint64_t ipis = hx_pagetable_counters(&user).ipis;
 		hx_flush_all(&user);
-		HX_CHECK_EQUAL(user.counters.ipis - ipis, 3);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&user).ipis - ipis, 3);
 		hx_lock_release(&outer, irq);
 	}
 	join_cpus(3);
@@ -553,7 +558,7 @@ static void all_work(const struct hx_sim_config *c)
 	HX_BAIL();
 	work(0);
 	join_cpus(3);
-	HX_CHECK_EQUAL(user.counters.tables, 1);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
 	hx_pagetable_load(&kernel, &user);
 	close_machine();
 }
@@ -688,8 +693,8 @@ struct dirty_report {
 	uint64_t wrote[WINDOW];
 };
 
-static void check_dirty(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
-			uint64_t flags)
+static void check_dirty_leaf(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+			     uint64_t flags)
 {
 	(void)pa;
 	(void)bytes;
@@ -698,6 +703,11 @@ static void check_dirty(void *context, struct hx_va va, struct hx_pa pa, uint64_
 	if (i < WINDOW && d->wrote[i] > 0) {
 		HX_CHECK(flags & HX_PAGE_DIRTY);
 	}
+}
+
+static void check_dirty(void *context, const struct hx_released *batch)
+{
+	world_each_leaf(batch, check_dirty_leaf, context);
 }
 
 static void keep_dirty(uint32_t features)
@@ -747,11 +757,21 @@ HX_TEST(dirty_pages_are_not_lost_with_break_before_make)
 static uint64_t translated;
 static uint64_t retirements; /* before the call in progress */
 
-/* What hx_translate() looks at has changed before a table's frame is free. */
+/* What hx_translate() looks at. */
+static uint64_t sum_retirements(void)
+{
+	uint64_t sum = 0;
+	for (unsigned i = 0; i < HX_STRIPES; i++) {
+		sum += __atomic_load_n(&user.stripes[i].retirements, __ATOMIC_SEQ_CST);
+	}
+	return sum;
+}
+
+/* It has changed before a table's frame is free. */
 static void check_retired(struct hx_pfn frame)
 {
 	(void)frame;
-	HX_CHECK(__atomic_load_n(&user.retirements, __ATOMIC_SEQ_CST) > retirements);
+	HX_CHECK(sum_retirements() > retirements);
 }
 
 static void translate(unsigned id)
@@ -784,10 +804,10 @@ HX_TEST(translate_follows_no_freed_table)
 				       URW | (i % 2 ? HX_MAP_NO_HUGE : 0)),
 				HX_OK);
 		if (i % 3 == 0) {
-			retirements = user.retirements;
+			retirements = sum_retirements();
 			HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA + PAGE), L1, NULL, NULL), HX_OK);
 		}
-		retirements = user.retirements;
+		retirements = sum_retirements();
 		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), 3 * L1, NULL, NULL), HX_OK);
 	}
 	join_cpus(2);

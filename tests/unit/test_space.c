@@ -659,7 +659,7 @@ static void take_snapshot(struct snapshot *s)
 	s->stats = stats();
 	s->stats.faults_refused = 0; /* counting refusals is no change */
 	s->free_frames = hx_frames_free_frames(&frames);
-	s->tables = space.table.counters.tables;
+	s->tables = hx_pagetable_counters(&space.table).tables;
 	s->records = live_records();
 }
 

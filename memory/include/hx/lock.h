@@ -25,20 +25,31 @@ struct hx_lock {
 		0, 0                                                                               \
 	}
 
-static inline unsigned long hx_lock_acquire(struct hx_lock *l)
+/* With interrupts off already, for whoever takes several. */
+static inline void hx_lock_acquire_irqs_off(struct hx_lock *l)
 {
-	unsigned long irq = hx_hal_irq_save();
 	uint32_t ticket = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
 	while (__atomic_load_n(&l->owner, __ATOMIC_ACQUIRE) != ticket) {
 		hx_upcall_tlb_ipi(); /* the owner may wait for this CPU's answer */
 		hx_hal_relax();
 	}
+}
+
+static inline void hx_lock_release_irqs_off(struct hx_lock *l)
+{
+	__atomic_store_n(&l->owner, l->owner + 1, __ATOMIC_RELEASE);
+}
+
+static inline unsigned long hx_lock_acquire(struct hx_lock *l)
+{
+	unsigned long irq = hx_hal_irq_save();
+	hx_lock_acquire_irqs_off(l);
 	return irq;
 }
 
 static inline void hx_lock_release(struct hx_lock *l, unsigned long irq)
 {
-	__atomic_store_n(&l->owner, l->owner + 1, __ATOMIC_RELEASE);
+	hx_lock_release_irqs_off(l);
 	hx_hal_irq_restore(irq);
 }
 

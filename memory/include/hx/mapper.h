@@ -34,12 +34,33 @@ enum hx_wx_policy {
 };
 
 struct hx_mapper_counters {
-	uint64_t tables;           /* table frames now, the root included */
-	uint64_t local_flushes;    /* calls of hx_hal_tlb_local() */
-	uint64_t broadcasts;       /* invalidations that other CPUs had to do */
-	uint64_t ipis;             /* CPUs interrupted for them */
-	uint64_t splits;           /* huge leaves split */
+	uint64_t tables;        /* table frames now, the root included */
+	uint64_t local_flushes; /* calls of hx_hal_tlb_local() */
+	uint64_t broadcasts;    /* invalidations that other CPUs had to do */
+	uint64_t ipis;          /* CPUs interrupted for them */
+	uint64_t splits;        /* huge leaves split */
+	uint64_t locks;         /* locks of stripes that were taken */
 };
+
+/*
+ * The addresses under one entry of level 1 (2 MiB, one leaf table) are a stripe;
+ * 32 consecutive ones have 32 different locks. A call locks the stripes of its
+ * range, all 32 when the range is longer, so calls on disjoint ranges run at the
+ * same time, and write no common cache line, unless 32 stripes, or a multiple,
+ * lie between them (see memory/mapper/cursor.c for what a stripe's lock guards).
+ */
+enum { HX_STRIPES = 32 };
+
+struct hx_stripe {
+	struct hx_lock lock;
+	uint32_t retirements; /* batches of tables freed, for hx_translate(); atomic */
+	/* Shares of the sums that hx_pagetable_counters() gives; single ones wrap. */
+	uint32_t tables;
+	uint32_t table_sum; /* of the frame numbers of the tables, for the validator */
+	uint32_t splits;
+	uint64_t locks;
+	uint64_t local_flushes, broadcasts, ipis; /* atomic */
+} __attribute__((aligned(64)));
 
 struct hx_pagetable {
 	struct hx_pa root;
@@ -56,10 +77,7 @@ struct hx_pagetable {
 	 */
 	struct hx_cpus active;
 	struct hx_pagetable *shared; /* whose kernel half this one shows; NULL: its own */
-	uint64_t retirements; /* batches of tables freed, for hx_translate(); atomic */
-	struct hx_lock lock;
-	struct hx_mapper_counters counters;
-	uint64_t table_sum; /* of the frame numbers of its tables, for the validator */
+	struct hx_stripe stripes[HX_STRIPES];
 };
 
 struct hx_pagetable_config {
@@ -139,24 +157,39 @@ HX_NODISCARD bool hx_pagetable_spurious(const struct hx_fault *fault);
  *         canonical, the half that the table does not own, pa too wide),
  *         INVALID_ARGUMENT (PRESENT missing, unknown flag, GLOBAL in a user table),
  *         PERMISSION_DENIED (W^X), ALREADY_MAPPED, NOT_SUPPORTED (sealed, leaf
- *         level), OUT_OF_MEMORY (raises no pressure event: the lock is held),
+ *         level), OUT_OF_MEMORY (raises no pressure event: locks are held),
  *         NOT_INITIALIZED: nothing changed in every case
- * Context: IRQ-safe; takes the table's lock; never sleeps
+ * Context: IRQ-safe; locks the range; never sleeps
  * Cost:    two descents per leaf table, then one store per leaf
  */
 HX_NODISCARD hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa,
 			      uint64_t bytes, uint64_t flags);
 
-/**
- * Called for each leaf, in address order, after no CPU can use it any more. The
- * table's lock is held: no call for the same table from here.
- * @param bytes  size of the leaf (a huge leaf that was unmapped in part has been
- *               split, and comes piece by piece)
- * @param flags  of HX_PAGE_* only PRESENT, WRITABLE, USER, DIRTY, and HUGE above
- *               level 0; DIRTY is final
+/*
+ * A leaf in one word: its address, a multiple of the page size, and of HX_PAGE_*
+ * those below bit 12. 0 is no leaf.
  */
-typedef void (*hx_released_fn)(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
-			       uint64_t flags);
+#define HX_LEAF_FLAGS UINT64_C(0xfff)
+static inline struct hx_pa hx_leaf_pa(uint64_t leaf)
+{
+	return hx_pa(leaf & ~HX_LEAF_FLAGS);
+}
+
+/** @p count leaves of @p bytes each, one behind the other from @p va; some may be 0. */
+struct hx_released {
+	struct hx_va va;
+	uint64_t bytes;
+	unsigned count;
+	/** Flags: PRESENT, WRITABLE, USER, DIRTY, and HUGE above level 0; DIRTY is final. */
+	const uint64_t *leaves;
+};
+
+/**
+ * Called for batches of leaves, in address order, after no CPU can use them any
+ * more. A huge leaf that was unmapped in part has been split and comes piece by
+ * piece. The range is locked: no call for the same table from here.
+ */
+typedef void (*hx_released_fn)(void *context, const struct hx_released *batch);
 
 /**
  * Unmap every page of the range; all must be mapped.
@@ -165,7 +198,7 @@ typedef void (*hx_released_fn)(void *context, struct hx_va va, struct hx_pa pa, 
  *         hx_map(); NOT_MAPPED when a page of the range is not mapped;
  *         NOT_SUPPORTED (sealed); OUT_OF_MEMORY when a huge leaf must be split and
  *         no table is to be had: nothing changed in every case
- * Context: IRQ-safe; takes the table's lock; never sleeps
+ * Context: IRQ-safe; locks the range; never sleeps
  * Cost:    two descents per leaf table; a table wholly in the range is unhooked
  *          with one store; at most one shootdown
  */
@@ -189,7 +222,7 @@ HX_NODISCARD hx_status hx_unmap_sparse(struct hx_pagetable *t, struct hx_va va, 
  * without huge leaves.
  * @return as hx_unmap(); INVALID_ARGUMENT (also: hiding elsewhere),
  *         PERMISSION_DENIED as hx_map()
- * Context: IRQ-safe; takes the table's lock; never sleeps
+ * Context: IRQ-safe; locks the range; never sleeps
  * Cost:    two descents per leaf table; at most one shootdown
  */
 HX_NODISCARD hx_status hx_update_flags(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
@@ -197,6 +230,9 @@ HX_NODISCARD hx_status hx_update_flags(struct hx_pagetable *t, struct hx_va va, 
 /** The same, but pages that are not mapped are passed over. */
 HX_NODISCARD hx_status hx_update_flags_sparse(struct hx_pagetable *t, struct hx_va va,
 					      uint64_t bytes, uint64_t flags);
+
+/** Sums over all stripes; moves on while others change the table. O(stripes). */
+struct hx_mapper_counters hx_pagetable_counters(const struct hx_pagetable *t);
 
 struct hx_translation {
 	hx_status status; /* HX_OK, NOT_MAPPED, INVALID_ADDRESS, NOT_INITIALIZED */
@@ -212,6 +248,18 @@ struct hx_translation {
  * Context: IRQ-safe, takes no lock.
  */
 HX_NODISCARD struct hx_translation hx_translate(const struct hx_pagetable *t, struct hx_va va);
+
+/**
+ * Translate @p pages pages from @p va on, any half, into leaves[0..pages): the address of
+ * each page with the flags below bit 12 and NO_EXECUTE left out; 0 where nothing is mapped.
+ * Each leaf table is seen as of one moment at which no part of it was being freed.
+ * @return HX_OK; INVALID_ALIGNMENT, INVALID_SIZE (0), INVALID_ADDRESS (wraps or not
+ *         canonical), INVALID_ARGUMENT (no room), NOT_INITIALIZED: leaves[] unchanged
+ * Context: IRQ-safe, takes no lock
+ * Cost:    one descent a leaf table, then one load and one store a page
+ */
+HX_NODISCARD hx_status hx_translate_range(const struct hx_pagetable *t, struct hx_va va,
+					  uint64_t pages, uint64_t *leaves);
 
 /**
  * Forget cached translations of the range on every CPU that has the table loaded.
@@ -236,7 +284,7 @@ void hx_pagetable_visit(const struct hx_pagetable *t, hx_leaf_fn visit, void *co
  * there is one, else by the zones), tables lost or linked twice, the half that
  * it does not own, GLOBAL leaves in a user table, writable and executable leaves
  * under W^X. HX_OK or CORRUPTED; NOT_INITIALIZED.
- * Context: takes the table's lock. Cost: O(tables)
+ * Context: locks all of the table. Cost: O(tables)
  */
 HX_NODISCARD hx_status hx_pagetable_validate(struct hx_pagetable *t);
 

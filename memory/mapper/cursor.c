@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * Cursors: a range of a page table, locked, with what a call on it has in hand.
+ *
+ * An entry of level 1 and the leaf table below it belong to one stripe of
+ * addresses and are changed only under that stripe's lock. An entry above level 1
+ * covers many stripes:
+ *
+ *      level 2   | e |                 linked by compare-and-exchange under the
+ *                  |                   lock of any stripe below it; changed or
+ *      level 1   | e | e | e | e |     removed only under all locks
+ *                  |   |   |   |
+ *      level 0    [ ] [ ] [ ] [ ]      one stripe each
+ *
+ * So whoever holds a lock may walk down to his stripe: no table above it goes
+ * away. A call that finds that it must change more than its stripes (a leaf above
+ * level 1 is to be split, a table above level 0 empties) lets go, takes all locks
+ * and starts over. Locks are taken in ascending order.
+ *
+ * Readers (hx_translate()) take no lock: see query.c.
+ *
+ * Source: locking the covering page of a range instead of the whole table, as in
+ * CortenMM (2025); Linux's split page-table locks.
+ */
+#include "internal.h"
+
+/* Under the stripe's lock; hx_pagetable_counters() reads without. */
+static void add(uint32_t *counter, uint32_t n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+static uint32_t stripes_of(uintptr_t first, uintptr_t last)
+{
+	uintptr_t count = (last >> hx_level_shift(1)) - (first >> hx_level_shift(1)) + 1;
+	if (count >= HX_STRIPES) {
+		return UINT32_MAX;
+	}
+	uint32_t run = (UINT32_C(1) << count) - 1;
+	unsigned begin = hx_stripe_index(first);
+	return begin == 0 ? run : run << begin | run >> (HX_STRIPES - begin);
+}
+
+static void lock(struct hx_cursor *c, uint32_t stripes)
+{
+	struct hx_pagetable *t = c->t;
+	c->stripes = stripes;
+	c->home = &t->stripes[hx_ctz64(stripes)];
+	for (uint64_t left = stripes; left != 0; left &= left - 1) {
+		struct hx_stripe *s = &t->stripes[hx_ctz64(left)];
+		hx_lock_acquire_irqs_off(&s->lock);
+		__atomic_store_n(&s->locks, s->locks + 1, __ATOMIC_RELAXED);
+	}
+}
+
+static void unlock(struct hx_cursor *c)
+{
+	for (uint64_t left = c->stripes; left != 0; left &= left - 1) {
+		hx_lock_release_irqs_off(&c->t->stripes[hx_ctz64(left)].lock);
+	}
+}
+
+void hx_cursor_open(struct hx_cursor *c, struct hx_pagetable *t, uintptr_t first, uintptr_t last)
+{
+	c->t = t;
+	c->first = first;
+	c->last = last;
+	c->reserve = (struct hx_reserve){{0}, 0};
+	c->gather.count = 0;
+	c->gather.tables = false;
+	c->irq = hx_hal_irq_save();
+	lock(c, stripes_of(first, last));
+}
+
+void hx_cursor_widen(struct hx_cursor *c)
+{
+	HX_ASSERT(c->reserve.count == 0 && c->gather.count == 0);
+	unlock(c);
+	lock(c, UINT32_MAX);
+}
+
+void hx_cursor_close(struct hx_cursor *c)
+{
+	while (c->reserve.count > 0) {
+		hx_cursor_free_table(c, hx_reserve_take(&c->reserve));
+	}
+	unlock(c);
+	hx_hal_irq_restore(c->irq);
+}
+
+/* ---- Table frames ---- */
+
+hx_status hx_cursor_reserve(struct hx_cursor *c, uint64_t count)
+{
+	while (c->reserve.count < count) {
+		struct hx_pfn_result f = hx_table_allocate(c->t->frames, c->t->db, c->t);
+		if (f.status != HX_OK) {
+			while (c->reserve.count > 0) {
+				hx_cursor_free_table(c, hx_reserve_take(&c->reserve));
+			}
+			return f.status;
+		}
+		hx_reserve_put(&c->reserve, hx_pfn_to_pa(f.value));
+		add(&c->home->tables, 1);
+		add(&c->home->table_sum, (uint32_t)f.value.v);
+	}
+	return HX_OK;
+}
+
+void hx_reserve_put(struct hx_reserve *r, struct hx_pa table)
+{
+	hx_table_at(table)[0] = r->head.v;
+	r->head = table;
+	r->count++;
+}
+
+struct hx_pa hx_reserve_take(struct hx_reserve *r)
+{
+	HX_ASSERT(r->count > 0);
+	struct hx_pa table = r->head;
+	r->head = hx_pa(hx_table_at(table)[0]);
+	r->count--;
+	return table;
+}
+
+void hx_cursor_free_table(struct hx_cursor *c, struct hx_pa table)
+{
+	add(&c->home->tables, -UINT32_C(1));
+	add(&c->home->table_sum, -(uint32_t)hx_pa_to_pfn(table).v);
+	hx_table_free(c->t->frames, c->t->db, table);
+}
+
+/* ---- The way down ---- */
+
+hx_pte *hx_cursor_leaf_table(const struct hx_cursor *c)
+{
+	if ((c->first ^ c->last) >> hx_level_shift(1) != 0) {
+		return NULL;
+	}
+	hx_pte *table = hx_table_at(c->t->root);
+	for (unsigned level = hx_root_level(); level > 0; level--) {
+		hx_pte e = hx_hal_pte_load(&table[hx_level_index(c->first, level)]);
+		if (hx_hal_pte_kind(e, level) != HX_PTE_TABLE) {
+			return NULL;
+		}
+		table = hx_child_of(e, level);
+	}
+	return table;
+}

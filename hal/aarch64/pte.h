@@ -52,7 +52,8 @@ static inline struct hx_geometry hx_pte_geometry(unsigned levels)
 		.asid_bits = 0,
 		.leaf_levels = 0x7,
 		.bits = {9, 9, 9, 9, 9},
-		.features = HX_MMU_BREAK_BEFORE_MAKE | HX_MMU_BROADCAST | HX_MMU_NO_EXECUTE,
+		.features = HX_MMU_BREAK_BEFORE_MAKE | HX_MMU_BROADCAST | HX_MMU_NO_EXECUTE |
+			    HX_MMU_MEMORY_TYPES,
 	};
 }
 

@@ -6,11 +6,17 @@
  *    63  62..61  60..54  53 .. 10   9..8   7 6 5 4 3 2 1 0
  *   | N | PBMT | reserved |  PPN  |  RSW | D A G U X W R V |
  *
- * V with R = W = X = 0 names a table; W without R is reserved. RSW keeps the
- * two cache flags, so that a mapping reads back as it was written even where
- * Svpbmt is absent and the machine's own attributes decide. A soft entry has
- * V = 0 and bit 8 = 1, its payload in 53..10 (inverted, so that the PPN lies
- * above all memory) and 57..54.
+ * V with R = W = X = 0 names a table; W without R is reserved, and so is N, which
+ * this port does not use. RSW keeps the two cache flags, so that a mapping reads
+ * back as it was written even where Svpbmt is absent and the machine's own
+ * attributes decide. Where it is present (HX_MMU_MEMORY_TYPES) PBMT says
+ *
+ *      0  as the machine has it: write-back memory; WRITE_THROUGH
+ *      1  NC, normal memory that is not cached: WRITE_THROUGH and NO_CACHE
+ *      2  IO, strongly ordered: NO_CACHE
+ *
+ * A soft entry has V = 0 and bit 8 = 1, its payload in 53..10 (inverted, so that
+ * the PPN lies above all memory) and 57..54.
  */
 #ifndef HX_RISCV64_PTE_H
 #define HX_RISCV64_PTE_H
@@ -21,14 +27,12 @@
 #define HX_RV_R (UINT64_C(1) << 1)
 #define HX_RV_W (UINT64_C(1) << 2)
 #define HX_RV_X (UINT64_C(1) << 3)
-#define HX_RV_U (UINT64_C(1) << 4)
-#define HX_RV_G (UINT64_C(1) << 5)
-#define HX_RV_A (UINT64_C(1) << 6)
-#define HX_RV_D (UINT64_C(1) << 7)
 #define HX_RV_SOFT (UINT64_C(1) << 8)
-#define HX_RV_WRITE_THROUGH (UINT64_C(1) << 8)
-#define HX_RV_NO_CACHE (UINT64_C(1) << 9)
 #define HX_RV_PPN UINT64_C(0x003ffffffffffc00)
+#define HX_RV_PBMT_NC (UINT64_C(1) << 61)
+#define HX_RV_PBMT_IO (UINT64_C(1) << 62)
+#define HX_RV_RESERVED UINT64_C(0x9fc0000000000000)          /* N, 60..54 */
+#define HX_RV_LEAF_ONLY (UINT64_C(0xd0) | UINT64_C(3) << 61) /* PBMT D A U */
 
 /* Geometry for Sv39, Sv48 or Sv57: 3, 4 or 5 levels. */
 static inline struct hx_geometry hx_pte_geometry(unsigned levels)
@@ -38,7 +42,6 @@ static inline struct hx_geometry hx_pte_geometry(unsigned levels)
 		.page_shift = 12,
 		.va_bits = (uint8_t)(12 + 9 * levels),
 		.pa_bits = 56,
-		.asid_bits = 0,
 		.leaf_levels = (uint8_t)((1u << levels) - 1),
 		.bits = {9, 9, 9, 9, 9},
 		.features = HX_MMU_NEGATIVE_CACHING | HX_MMU_HARDWARE_AD | HX_MMU_NO_EXECUTE |
@@ -46,16 +49,16 @@ static inline struct hx_geometry hx_pte_geometry(unsigned levels)
 	};
 }
 
+/* Flags that stand in the entry as they do in the flag word are moved together. */
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_prot(uint64_t flags, unsigned level)
 {
+	bool typed = (flags & HX_PAGE_NO_CACHE) && (hx_hal_geometry.features & HX_MMU_MEMORY_TYPES);
+	hx_pte pbmt = !typed ? 0 : flags & HX_PAGE_WRITE_THROUGH ? HX_RV_PBMT_NC : HX_RV_PBMT_IO;
 	(void)level;
-	return HX_RV_R | (flags & HX_PAGE_PRESENT ? HX_RV_V : 0) |
-	       (flags & HX_PAGE_WRITABLE ? HX_RV_W : 0) |
-	       (flags & HX_PAGE_NO_EXECUTE ? 0 : HX_RV_X) | (flags & HX_PAGE_USER ? HX_RV_U : 0) |
-	       (flags & HX_PAGE_GLOBAL ? HX_RV_G : 0) | (flags & HX_PAGE_ACCESSED ? HX_RV_A : 0) |
-	       (flags & HX_PAGE_DIRTY ? HX_RV_D : 0) |
-	       (flags & HX_PAGE_WRITE_THROUGH ? HX_RV_WRITE_THROUGH : 0) |
-	       (flags & HX_PAGE_NO_CACHE ? HX_RV_NO_CACHE : 0);
+	return pbmt | HX_RV_R | (flags & HX_PAGE_PRESENT) | (flags & HX_PAGE_USER) << 2 |
+	       (flags & (HX_PAGE_WRITABLE | HX_PAGE_ACCESSED | HX_PAGE_DIRTY)) << 1 |
+	       (flags & (HX_PAGE_WRITE_THROUGH | HX_PAGE_NO_CACHE)) << 5 |
+	       (flags & HX_PAGE_GLOBAL) >> 3 | (flags & HX_PAGE_NO_EXECUTE ? 0 : HX_RV_X);
 }
 
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_leaf(struct hx_pa pa, hx_pte prot, unsigned level)
@@ -69,16 +72,16 @@ static HX_ALWAYS_INLINE hx_pte hx_hal_pte_table(struct hx_pa pa)
 	return pa.v >> 2 | HX_RV_V;
 }
 
+/* What the machine would refuse is SOFT: reserved bits, W without R, a pointer at level 0. */
 static HX_ALWAYS_INLINE enum hx_pte_kind hx_hal_pte_kind(hx_pte e, unsigned level)
 {
-	if (!(e & HX_RV_V)) {
+	if (!(e & HX_RV_V) || (e & HX_RV_RESERVED)) {
 		return e == 0 ? HX_PTE_EMPTY : HX_PTE_SOFT;
 	}
 	if (e & (HX_RV_R | HX_RV_W | HX_RV_X)) {
-		/* W without R is reserved: the machine faults on it. */
 		return (e & (HX_RV_R | HX_RV_W)) == HX_RV_W ? HX_PTE_SOFT : HX_PTE_LEAF;
 	}
-	return level > 0 ? HX_PTE_TABLE : HX_PTE_SOFT; /* a pointer at level 0 faults */
+	return level > 0 && !(e & HX_RV_LEAF_ONLY) ? HX_PTE_TABLE : HX_PTE_SOFT;
 }
 
 static HX_ALWAYS_INLINE struct hx_pa hx_hal_pte_pa(hx_pte e, unsigned level)
@@ -89,12 +92,10 @@ static HX_ALWAYS_INLINE struct hx_pa hx_hal_pte_pa(hx_pte e, unsigned level)
 
 static HX_ALWAYS_INLINE uint64_t hx_hal_pte_flags(hx_pte e, unsigned level)
 {
-	return (e & HX_RV_V ? HX_PAGE_PRESENT : 0) | (e & HX_RV_W ? HX_PAGE_WRITABLE : 0) |
-	       (e & HX_RV_X ? 0 : HX_PAGE_NO_EXECUTE) | (e & HX_RV_U ? HX_PAGE_USER : 0) |
-	       (e & HX_RV_G ? HX_PAGE_GLOBAL : 0) | (e & HX_RV_A ? HX_PAGE_ACCESSED : 0) |
-	       (e & HX_RV_D ? HX_PAGE_DIRTY : 0) |
-	       (e & HX_RV_WRITE_THROUGH ? HX_PAGE_WRITE_THROUGH : 0) |
-	       (e & HX_RV_NO_CACHE ? HX_PAGE_NO_CACHE : 0) | (level > 0 ? HX_PAGE_HUGE : 0);
+	return (e & HX_RV_V) | (e >> 2 & HX_PAGE_USER) |
+	       (e >> 1 & (HX_PAGE_WRITABLE | HX_PAGE_ACCESSED | HX_PAGE_DIRTY)) |
+	       (e >> 5 & (HX_PAGE_WRITE_THROUGH | HX_PAGE_NO_CACHE)) | (e << 3 & HX_PAGE_GLOBAL) |
+	       (e & HX_RV_X ? 0 : HX_PAGE_NO_EXECUTE) | (level > 0 ? HX_PAGE_HUGE : 0);
 }
 
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_soft(uint64_t payload)

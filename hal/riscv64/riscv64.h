@@ -115,6 +115,13 @@ extern uint64_t hx_riscv64_hart_id[HX_CPUS_MAX];
  */
 extern bool hx_riscv64_rfence;
 
+/** Run SBI RFENCE's @function on the other CPUs in @cpus; false: firmware refuses. */
+bool hx_riscv64_fence(struct hx_cpus cpus, uint64_t function, uint64_t start, uint64_t bytes,
+		      uint64_t asid);
+
+/** Ask this hart's MMU for asid_bits and features; the boot tables are loaded. */
+void hx_riscv64_probe(struct hx_geometry *g);
+
 /**
  * Sources of hx_hal_memory_next() and hx_hal_cpu_next(): first what @p fdt
  * says, then @p extra. All must stay. @p boot_hart is the hart that runs now:

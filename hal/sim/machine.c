@@ -19,8 +19,10 @@ enum { RANGES_MAX = 1024 };
 /* Do other CPUs' invalidations take an interrupt, or firmware's fences? */
 #ifdef HX_SIM_CODEC_X86_64
 #define BROADCAST_BY_DEFAULT HX_SIM_OFF
+#define STORES_ARE_LATE false /* total store order */
 #else
 #define BROADCAST_BY_DEFAULT HX_SIM_ON
+#define STORES_ARE_LATE true
 #endif
 
 uintptr_t hx_hal_direct_offset;
@@ -29,6 +31,8 @@ struct hx_geometry hx_hal_geometry;
 
 struct sim_cpu sim_cpus[HX_CPUS_MAX];
 struct hx_sim_counters sim_counters;
+struct sim_switches sim_switches;
+unsigned sim_cpus_end;
 
 static struct {
 	struct hx_memory_range ranges[RANGES_MAX];
@@ -155,6 +159,17 @@ static void set_feature(struct hx_geometry *g, uint32_t feature, enum hx_sim_swi
 	}
 }
 
+/* Does the thread that plays @me play @cpu as well? */
+static bool plays(const struct sim_cpu *me, const struct sim_cpu *cpu)
+{
+	for (const struct sim_cpu *c = me->also; c != NULL && c != me; c = c->also) {
+		if (c == cpu) {
+			return true;
+		}
+	}
+	return false;
+}
+
 void hx_sim_configure(const struct hx_sim_config *c)
 {
 	const struct hx_memory_range *ranges = default_ranges;
@@ -189,6 +204,13 @@ void hx_sim_configure(const struct hx_sim_config *c)
 
 	struct hx_geometry *g = &machine.geometry;
 	*g = hx_pte_geometry(c->levels != 0 ? c->levels : HX_SIM_LEVELS);
+	if (c->bits[0] != 0) {
+		memcpy(g->bits, c->bits, sizeof g->bits);
+		g->va_bits = g->page_shift;
+		for (unsigned l = 0; l < g->levels; l++) {
+			g->va_bits += g->bits[l];
+		}
+	}
 	g->asid_bits = c->asid_bits;
 	if (c->leaf_levels != 0) {
 		g->leaf_levels &= c->leaf_levels;
@@ -197,6 +219,15 @@ void hx_sim_configure(const struct hx_sim_config *c)
 	set_feature(g, HX_MMU_BROADCAST, c->broadcast);
 	set_feature(g, HX_MMU_HARDWARE_AD, c->hardware_ad);
 	set_feature(g, HX_MMU_USER_GUARD, c->user_guard);
+	set_feature(g, HX_MMU_BREAK_BEFORE_MAKE, c->break_before_make);
+	sim_switches = (struct sim_switches){
+		.late_stores = c->late_stores == HX_SIM_DEFAULT ? STORES_ARE_LATE
+								: c->late_stores == HX_SIM_ON,
+		.break_before_make = (g->features & HX_MMU_BREAK_BEFORE_MAKE) != 0,
+		.prefetch = c->prefetch != HX_SIM_OFF,
+		.speculative_accessed = c->speculative_accessed == HX_SIM_ON,
+	};
+	sim_stores_reset();
 	/* The MMU is off: portable code knows the geometry once it turned it on. */
 	memset(&hx_hal_geometry, 0, sizeof hx_hal_geometry);
 	memset(&sim_counters, 0, sizeof sim_counters);
@@ -205,7 +236,7 @@ void hx_sim_configure(const struct hx_sim_config *c)
 	struct sim_cpu *me = this_cpu != NULL ? this_cpu : &sim_cpus[0];
 	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
 		struct sim_cpu *cpu = &sim_cpus[i];
-		if (cpu->owned && cpu != me) {
+		if (cpu->owned && cpu != me && !plays(me, cpu)) {
 			sim_die("CPU %u runs while the machine is configured", i);
 		}
 		cpu->id = i;
@@ -213,10 +244,13 @@ void hx_sim_configure(const struct hx_sim_config *c)
 		cpu->irq_off = cpu->user_access = cpu->mmu_on = false;
 		cpu->ipi = cpu->wake = false;
 		cpu->root_loaded = false;
+		cpu->also = NULL;
+		cpu->random = (c->seed != 0 ? c->seed : 1) * (i + 1);
 		sim_tlb_reset(&cpu->tlb);
 	}
 	sim_cpus[0].owned = true;
 	this_cpu = &sim_cpus[0];
+	sim_cpus_end = 1;
 	pthread_mutex_unlock(&cpus_lock);
 }
 
@@ -240,18 +274,24 @@ bool hx_hal_cpu_next(uint32_t *iterator, struct hx_cpu_info *out)
 
 /* ---- CPUs ---- */
 
-/* The thread lets go of its CPU; the next thread to take it finds it as new. */
+/* The thread lets go of its CPUs; the next thread to take one finds it as new. */
 static void release_cpu(void *argument)
 {
-	struct sim_cpu *cpu = argument;
+	struct sim_cpu *first = argument, *cpu = first, *next;
 	pthread_mutex_lock(&cpus_lock);
-	pthread_mutex_lock(&cpu->lock);
-	cpu->root_loaded = false;
-	sim_tlb_reset(&cpu->tlb);
-	pthread_mutex_unlock(&cpu->lock);
-	cpu->irq_off = cpu->user_access = cpu->mmu_on = false;
-	cpu->ipi = cpu->wake = false;
-	cpu->owned = false;
+	do {
+		sim_publish(cpu);
+		pthread_mutex_lock(&cpu->lock);
+		cpu->root_loaded = false;
+		sim_tlb_reset(&cpu->tlb);
+		pthread_mutex_unlock(&cpu->lock);
+		cpu->irq_off = cpu->user_access = cpu->mmu_on = false;
+		cpu->ipi = cpu->wake = false;
+		next = cpu->also;
+		cpu->also = NULL;
+		cpu->owned = false;
+		cpu = next;
+	} while (cpu != NULL && cpu != first);
 	pthread_mutex_unlock(&cpus_lock);
 }
 
@@ -264,6 +304,9 @@ static bool take_cpu(struct sim_cpu *cpu)
 		cpu->owned = true;
 		this_cpu = cpu;
 		pthread_setspecific(thread_end, cpu);
+		if (cpu->id >= sim_cpus_end) {
+			__atomic_store_n(&sim_cpus_end, cpu->id + 1, __ATOMIC_RELEASE);
+		}
 	}
 	pthread_mutex_unlock(&cpus_lock);
 	return taken;
@@ -333,6 +376,23 @@ bool hx_sim_cpu_start(unsigned cpu, void (*entry)(void *argument), void *argumen
 	return s.taken > 0;
 }
 
+void hx_sim_play(unsigned id)
+{
+	struct sim_cpu *me = sim_this_cpu(), *cpu = &sim_cpus[id];
+	if (cpu == me) {
+		return;
+	}
+	if (!plays(me, cpu)) {
+		if (!take_cpu(cpu)) {
+			sim_die("CPU %u is another thread's", id);
+		}
+		/* A ring of all that the thread plays. */
+		cpu->also = me->also != NULL ? me->also : me;
+		me->also = cpu;
+	}
+	this_cpu = cpu;
+}
+
 unsigned hx_hal_cpu_id(void)
 {
 	return sim_this_cpu()->id;
@@ -369,8 +429,17 @@ void hx_hal_irq_restore(unsigned long state)
 
 void hx_hal_relax(void)
 {
-	sim_deliver(sim_this_cpu());
-	sched_yield(); /* whom this CPU waits for may lack a host core */
+	struct sim_cpu *me = sim_this_cpu();
+	sim_deliver(me);
+	if (me->also == NULL) {
+		sched_yield(); /* whom this CPU waits for may lack a host core */
+		return;
+	}
+	for (struct sim_cpu *cpu = me->also; cpu != me; cpu = cpu->also) {
+		this_cpu = cpu;
+		sim_deliver(cpu);
+	}
+	this_cpu = me;
 }
 
 void hx_sim_wake(unsigned id)

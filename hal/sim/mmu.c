@@ -6,9 +6,10 @@
  * Three kinds of fact are cached, all tagged with the ASID and the level (so the
  * size) of the page-table entry that they come from: pages, table pointers
  * (paging-structure caches) and, where the geometry says so, absence. They
- * stand in two hash tables with chains: by (level, virtual address) for accesses
- * and flushes, by (level, physical address) for audits. Facts that contradict
- * each other stand side by side until they are flushed.
+ * stand in three hash tables with chains: by (level, virtual address) for accesses
+ * and flushes, by (level, physical address) for audits, by the entry that they
+ * come from for break-before-make. Facts that contradict each other stand side by
+ * side until they are flushed.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,21 +21,19 @@
 #ifdef HX_SIM_CODEC_X86_64
 #define TABLE_ACCESSED HX_X86_A
 #define FAULT_FLUSHES true /* of the address that faulted (SDM 3, 4.10.4.1) */
-#define FAULT_SAYS_CAUSE true
 #else
 #define TABLE_ACCESSED UINT64_C(0)
 #define FAULT_FLUSHES false
+#endif
+#if defined(HX_SIM_CODEC_X86_64) || defined(HX_SIM_CODEC_BBM)
+#define FAULT_SAYS_CAUSE true
+#else
 #define FAULT_SAYS_CAUSE false
 #endif
 
 #define CACHE_BITS (HX_PAGE_WRITE_THROUGH | HX_PAGE_NO_CACHE)
 
 static void (*on_stale)(const struct hx_sim_stale *s);
-
-static bool feature(uint32_t f)
-{
-	return (hx_hal_geometry.features & f) != 0;
-}
 
 /* ---- Addresses ---- */
 
@@ -47,7 +46,7 @@ static unsigned level_shift(unsigned level)
 	return shift;
 }
 
-static uint64_t level_bytes(unsigned level)
+uint64_t sim_level_bytes(unsigned level)
 {
 	return UINT64_C(1) << level_shift(level);
 }
@@ -74,12 +73,12 @@ static bool leaf_is_legal(hx_pte e, unsigned level)
 {
 	uint64_t pa = hx_hal_pte_pa(e, level).v;
 	return (hx_hal_geometry.leaf_levels >> level & 1) &&
-	       hx_is_aligned(pa, level_bytes(level)) && pa >> hx_hal_geometry.pa_bits == 0;
+	       hx_is_aligned(pa, sim_level_bytes(level)) && pa >> hx_hal_geometry.pa_bits == 0;
 }
 
 /* ---- The TLB's memory ---- */
 
-static unsigned bucket(unsigned level, uint64_t address)
+unsigned sim_bucket(unsigned level, uint64_t address)
 {
 	/* It is unsigned. NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult) */
 	uint64_t h = (address >> 12 ^ (uint64_t)level << 56) * UINT64_C(0x9e3779b97f4a7c15);
@@ -89,7 +88,7 @@ static unsigned bucket(unsigned level, uint64_t address)
 /* Tables are single frames, whatever the level of the entry that names them. */
 static unsigned pa_bucket(const struct sim_entry *e)
 {
-	return e->kind == SIM_TABLE ? bucket(0, e->pa) : bucket(e->level, e->pa);
+	return e->kind == SIM_TABLE ? sim_bucket(0, e->pa) : sim_bucket(e->level, e->pa);
 }
 
 void sim_tlb_reset(struct sim_tlb *t)
@@ -98,23 +97,64 @@ void sim_tlb_reset(struct sim_tlb *t)
 	memset(t, 0, sizeof *t);
 	memset(t->by_va, 0xff, sizeof t->by_va);
 	memset(t->by_pa, 0xff, sizeof t->by_pa);
+	memset(t->by_source, 0xff, sizeof t->by_source);
 	t->free = SIM_NONE;
 }
 
 static bool same(const struct sim_entry *a, const struct sim_entry *b)
 {
 	return a->va == b->va && a->pa == b->pa && a->asid == b->asid && a->level == b->level &&
-	       a->kind == b->kind && ((a->flags ^ b->flags) & ~HX_PAGE_DIRTY) == 0;
+	       a->kind == b->kind && a->source == b->source &&
+	       ((a->flags ^ b->flags) & ~HX_PAGE_DIRTY) == 0;
 }
 
-static void insert(struct sim_tlb *t, const struct sim_entry *new)
+/*
+ * Two pages of one address with different sizes, frames or types: where valid
+ * entries must be broken before they change, the TLB may abort, or answer with a
+ * mixture of both.
+ */
+static void look_for_conflict(struct sim_cpu *cpu, const struct sim_entry *new)
 {
-	uint32_t *va_chain = &t->by_va[bucket(new->level, new->va)];
+	const struct sim_tlb *t = &cpu->tlb;
+	for (unsigned level = 0; level < hx_hal_geometry.levels; level++) {
+		uint64_t va = hx_align_down(new->va, sim_level_bytes(level));
+		for (uint32_t i = t->by_va[sim_bucket(level, va)]; i != SIM_NONE;
+		     i = t->entries[i].next_by_va) {
+			const struct sim_entry *e = &t->entries[i];
+			if (e->kind != SIM_PAGE || e->va != va || e->level != level ||
+			    !sim_usable(e, cpu->asid) ||
+			    (level == new->level && e->pa == new->pa &&
+			     ((e->flags ^ new->flags) & CACHE_BITS) == 0 &&
+			     !(new->flags & ~e->flags & HX_PAGE_GLOBAL))) {
+				continue;
+			}
+			sim_count(&sim_counters.conflicts);
+			sim_report(&(struct hx_sim_stale){
+				.cpu = cpu->id,
+				.conflict = true,
+				.va = hx_va(new->va),
+				.present = true,
+				.used = hx_pa(e->pa),
+				.now = hx_pa(new->pa),
+				.used_flags = e->flags,
+				.now_flags = new->flags,
+			});
+		}
+	}
+}
+
+static void insert(struct sim_cpu *cpu, const struct sim_entry *new)
+{
+	struct sim_tlb *t = &cpu->tlb;
+	uint32_t *va_chain = &t->by_va[sim_bucket(new->level, new->va)];
 	for (uint32_t i = *va_chain; i != SIM_NONE; i = t->entries[i].next_by_va) {
 		if (same(&t->entries[i], new)) {
 			t->entries[i].flags |= new->flags;
 			return;
 		}
+	}
+	if (new->kind == SIM_PAGE && sim_feature(HX_MMU_BREAK_BEFORE_MAKE)) {
+		look_for_conflict(cpu, new);
 	}
 	uint32_t slot = t->free;
 	if (slot != SIM_NONE) {
@@ -134,16 +174,18 @@ static void insert(struct sim_tlb *t, const struct sim_entry *new)
 	struct sim_entry *e = &t->entries[slot];
 	*e = *new;
 	uint32_t *pa_chain = &t->by_pa[pa_bucket(e)];
+	uint32_t *source_chain = &t->by_source[sim_source_bucket(e->source)];
 	e->next_by_va = *va_chain;
 	e->next_by_pa = *pa_chain;
-	*va_chain = *pa_chain = slot;
+	e->next_by_source = *source_chain;
+	*va_chain = *pa_chain = *source_chain = slot;
 	t->live++;
 }
 
 static void drop(struct sim_tlb *t, uint32_t slot)
 {
 	struct sim_entry *e = &t->entries[slot];
-	uint32_t *link = &t->by_va[bucket(e->level, e->va)];
+	uint32_t *link = &t->by_va[sim_bucket(e->level, e->va)];
 	while (*link != slot) {
 		link = &t->entries[*link].next_by_va;
 	}
@@ -153,6 +195,11 @@ static void drop(struct sim_tlb *t, uint32_t slot)
 		link = &t->entries[*link].next_by_pa;
 	}
 	*link = e->next_by_pa;
+	link = &t->by_source[sim_source_bucket(e->source)];
+	while (*link != slot) {
+		link = &t->entries[*link].next_by_source;
+	}
+	*link = e->next_by_source;
 	e->kind = SIM_FREE;
 	e->next_by_va = t->free;
 	t->free = slot;
@@ -167,8 +214,7 @@ static bool is_global(const struct sim_entry *e)
 	return e->kind == SIM_PAGE && (e->flags & HX_PAGE_GLOBAL);
 }
 
-/* Can the CPU use the entry while it runs this ASID? */
-static bool usable(const struct sim_entry *e, uint16_t asid)
+bool sim_usable(const struct sim_entry *e, uint16_t asid)
 {
 	return e->asid == asid || is_global(e);
 }
@@ -178,7 +224,7 @@ static bool usable(const struct sim_entry *e, uint16_t asid)
 /* Does one of the addresses va, va + stride, ... lie inside the entry? */
 static bool range_hits(const struct sim_entry *e, const struct hx_tlb_range *r)
 {
-	uint64_t stride = level_bytes(r->level), last = level_bytes(e->level) - 1;
+	uint64_t stride = sim_level_bytes(r->level), last = sim_level_bytes(e->level) - 1;
 	if (r->va.v >= e->va) {
 		return r->va.v - e->va <= last;
 	}
@@ -190,7 +236,7 @@ static bool range_hits(const struct sim_entry *e, const struct hx_tlb_range *r)
 static bool range_overlaps(const struct sim_entry *e, const struct hx_tlb_range *r)
 {
 	uint64_t last = r->va.v + (r->pages << level_shift(r->level)) - 1;
-	return r->va.v <= e->va + (level_bytes(e->level) - 1) && e->va <= last;
+	return r->va.v <= e->va + (sim_level_bytes(e->level) - 1) && e->va <= last;
 }
 
 static bool forgets(const struct sim_entry *e, const struct hx_tlb_range *r)
@@ -217,8 +263,8 @@ static bool forgets(const struct sim_entry *e, const struct hx_tlb_range *r)
 static void flush_address(struct sim_tlb *t, const struct hx_tlb_range *r)
 {
 	for (unsigned level = 0; level < hx_hal_geometry.levels; level++) {
-		uint64_t va = hx_align_down(r->va.v, level_bytes(level));
-		for (uint32_t i = t->by_va[bucket(level, va)], next; i != SIM_NONE; i = next) {
+		uint64_t va = hx_align_down(r->va.v, sim_level_bytes(level));
+		for (uint32_t i = t->by_va[sim_bucket(level, va)], next; i != SIM_NONE; i = next) {
 			next = t->entries[i].next_by_va;
 			if (t->entries[i].va == va && t->entries[i].level == level &&
 			    forgets(&t->entries[i], r)) {
@@ -236,7 +282,7 @@ static void flush(struct sim_tlb *t, const struct hx_tlb_range *ranges, unsigned
 			for (uint64_t left = r.pages; left > 0; left--) {
 				r.pages = 1;
 				flush_address(t, &r);
-				r.va.v += level_bytes(r.level);
+				r.va.v += sim_level_bytes(r.level);
 			}
 			continue;
 		}
@@ -248,71 +294,6 @@ static void flush(struct sim_tlb *t, const struct hx_tlb_range *ranges, unsigned
 	}
 }
 
-void hx_hal_tlb_local(const struct hx_tlb_range *ranges, unsigned n)
-{
-	struct sim_cpu *cpu = sim_this_cpu();
-	sim_count(&sim_counters.local_flushes);
-	pthread_mutex_lock(&cpu->lock);
-	flush(&cpu->tlb, ranges, n);
-	pthread_mutex_unlock(&cpu->lock);
-}
-
-bool hx_hal_tlb_broadcast(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus)
-{
-	if (!feature(HX_MMU_BROADCAST)) {
-		return false;
-	}
-	unsigned me = sim_this_cpu()->id;
-	sim_count(&sim_counters.broadcasts);
-	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
-		if (hx_cpus_has(cpus, i) && i != me) {
-			pthread_mutex_lock(&sim_cpus[i].lock);
-			flush(&sim_cpus[i].tlb, ranges, n);
-			pthread_mutex_unlock(&sim_cpus[i].lock);
-		}
-	}
-	return true;
-}
-
-void hx_hal_pt_publish(void)
-{
-	struct sim_cpu *cpu = sim_this_cpu();
-	if (!feature(HX_MMU_NEGATIVE_CACHING)) {
-		return;
-	}
-	pthread_mutex_lock(&cpu->lock);
-	struct sim_tlb *t = &cpu->tlb;
-	for (uint32_t i = 0; i < t->high; i++) {
-		if (t->entries[i].kind == SIM_ABSENT) {
-			drop(t, i);
-		}
-	}
-	pthread_mutex_unlock(&cpu->lock);
-}
-
-void hx_hal_root_load(struct hx_pa root, uint16_t asid, bool keep)
-{
-	struct sim_cpu *cpu = sim_this_cpu();
-	if (!cpu->mmu_on) {
-		sim_die("CPU %u loads a page table before hx_hal_mmu_init()", cpu->id);
-	}
-	if (asid >> hx_hal_geometry.asid_bits != 0) {
-		sim_die("ASID %u has more than %u bits", asid, hx_hal_geometry.asid_bits);
-	}
-	if (!hx_is_aligned(root.v, HX_FRAME_BYTES) || !hx_sim_has_memory(root, HX_FRAME_BYTES)) {
-		sim_die("the root 0x%llx is no frame of memory", (unsigned long long)root.v);
-	}
-	sim_count(&sim_counters.root_loads);
-	pthread_mutex_lock(&cpu->lock);
-	cpu->root = root;
-	cpu->asid = asid;
-	cpu->root_loaded = true;
-	if (!keep) {
-		flush(&cpu->tlb, &(struct hx_tlb_range){.asid = asid}, 1);
-	}
-	pthread_mutex_unlock(&cpu->lock);
-}
-
 void hx_hal_user_access(bool allowed)
 {
 	sim_this_cpu()->user_access = allowed;
@@ -320,24 +301,15 @@ void hx_hal_user_access(bool allowed)
 
 /* ---- Walks ---- */
 
-struct translation {
-	bool present;
-	unsigned level; /* of the last entry read */
-	uint64_t pa;    /* of the page */
-	uint64_t flags;
-	uint64_t tables[HX_LEVELS_MAX]; /* [l]: the table that an entry of level l names; 1: none */
-};
-
 enum { NO_TABLE = 1 };
 
-/* What the tables say now; changes nothing. */
-static struct translation consult(const struct sim_cpu *cpu, uint64_t va)
+struct sim_translation sim_consult(struct hx_pa root, uint64_t va)
 {
-	struct translation t = {.level = hx_hal_geometry.levels - 1u};
+	struct sim_translation t = {.level = hx_hal_geometry.levels - 1u};
 	for (unsigned l = 0; l < HX_LEVELS_MAX; l++) {
 		t.tables[l] = NO_TABLE;
 	}
-	for (uint64_t table = cpu->root.v;; t.level--) {
+	for (uint64_t table = root.v;; t.level--) {
 		hx_pte e = hx_hal_pte_load(entry_at(table, t.level, va));
 		switch (hx_hal_pte_kind(e, t.level)) {
 		case HX_PTE_TABLE:
@@ -361,7 +333,7 @@ static bool allows(const struct sim_cpu *cpu, uint64_t flags, const struct hx_si
 	if (r->user && !user_page) {
 		return false;
 	}
-	if (!r->user && user_page && feature(HX_MMU_USER_GUARD) &&
+	if (!r->user && user_page && sim_feature(HX_MMU_USER_GUARD) &&
 	    (r->access == HX_ACCESS_EXECUTE || !cpu->user_access)) {
 		return false;
 	}
@@ -369,7 +341,7 @@ static bool allows(const struct sim_cpu *cpu, uint64_t flags, const struct hx_si
 	case HX_ACCESS_WRITE:
 		return (flags & HX_PAGE_WRITABLE) != 0;
 	case HX_ACCESS_EXECUTE:
-		return !(flags & HX_PAGE_NO_EXECUTE) || !feature(HX_MMU_NO_EXECUTE);
+		return !(flags & HX_PAGE_NO_EXECUTE) || !sim_feature(HX_MMU_NO_EXECUTE);
 	case HX_ACCESS_READ:
 		break;
 	}
@@ -378,18 +350,37 @@ static bool allows(const struct sim_cpu *cpu, uint64_t flags, const struct hx_si
 
 /* Does the cached page grant something that the tables, as they are now, do not? */
 static bool exceeds(const struct sim_cpu *cpu, const struct sim_entry *e,
-		    const struct translation *now, const struct hx_sim_reference *r)
+		    const struct sim_translation *now, const struct hx_sim_reference *r)
 {
-	uint64_t offset = r->va.v & (level_bytes(e->level) - 1);
+	uint64_t offset = r->va.v & (sim_level_bytes(e->level) - 1);
 	return !now->present || ((e->flags ^ now->flags) & CACHE_BITS) != 0 ||
 	       !allows(cpu, now->flags, r) ||
-	       e->pa + offset != now->pa + (r->va.v & (level_bytes(now->level) - 1));
+	       e->pa + offset != now->pa + (r->va.v & (sim_level_bytes(now->level) - 1));
 }
 
-static void report(const struct sim_cpu *cpu, const struct hx_sim_reference *r,
-		   const struct sim_entry *e, const struct translation *now)
+void sim_report(const struct hx_sim_stale *s)
 {
-	struct hx_sim_stale s = {
+	sim_count(&sim_counters.stale_uses);
+	void (*to)(const struct hx_sim_stale *) = __atomic_load_n(&on_stale, __ATOMIC_ACQUIRE);
+	if (to != NULL) {
+		to(s);
+		return;
+	}
+	fprintf(stderr, "sim: CPU %u %s a stale %s for 0x%llx: 0x%llx, now %s0x%llx\n", s->cpu,
+		s->conflict ? "has" : "uses", s->table ? "table" : "page",
+		(unsigned long long)s->va.v, (unsigned long long)s->used.v,
+		s->present ? "" : "absent ", (unsigned long long)s->now.v);
+}
+
+void hx_sim_on_stale(void (*report_to)(const struct hx_sim_stale *s))
+{
+	__atomic_store_n(&on_stale, report_to, __ATOMIC_RELEASE);
+}
+
+static void report_use(const struct sim_cpu *cpu, const struct hx_sim_reference *r,
+		       const struct sim_entry *e, const struct sim_translation *now)
+{
+	sim_report(&(struct hx_sim_stale){
 		.cpu = cpu->id,
 		.va = r->va,
 		.access = r->access,
@@ -399,22 +390,20 @@ static void report(const struct sim_cpu *cpu, const struct hx_sim_reference *r,
 		.now = hx_pa(e->kind == SIM_TABLE ? now->tables[e->level] : now->pa),
 		.used_flags = e->flags,
 		.now_flags = now->flags,
-	};
-	sim_count(&sim_counters.stale_uses);
-	void (*to)(const struct hx_sim_stale *) = __atomic_load_n(&on_stale, __ATOMIC_ACQUIRE);
-	if (to != NULL) {
-		to(&s);
-		return;
-	}
-	fprintf(stderr, "sim: CPU %u uses a stale %s for 0x%llx: 0x%llx, now %s0x%llx\n", s.cpu,
-		s.table ? "table" : "page", (unsigned long long)s.va.v,
-		(unsigned long long)s.used.v, s.present ? "" : "absent ",
-		(unsigned long long)s.now.v);
+	});
 }
 
-void hx_sim_on_stale(void (*report_to)(const struct hx_sim_stale *s))
+/*
+ * The walker's own update of an entry that it read as @e; it is coherent, so it
+ * also shows a store that was late. @return false when it was another one
+ */
+static bool mark(struct sim_cpu *cpu, hx_pte *p, hx_pte e, hx_pte marked)
 {
-	__atomic_store_n(&on_stale, report_to, __ATOMIC_RELEASE);
+	if (__atomic_compare_exchange_n(p, &e, marked, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+		return true;
+	}
+	sim_walker_sees(cpu, p);
+	return false;
 }
 
 /*
@@ -422,14 +411,14 @@ void hx_sim_on_stale(void (*report_to)(const struct hx_sim_stale *s))
  * at the deepest one that is cached, else at the root.
  */
 static uint64_t walk_start(struct sim_cpu *cpu, const struct hx_sim_reference *r,
-			   const struct translation *now, unsigned *level)
+			   const struct sim_translation *now, unsigned *level)
 {
 	const struct sim_tlb *t = &cpu->tlb;
 	uint64_t table = cpu->root.v;
 	*level = hx_hal_geometry.levels - 1u;
 	for (unsigned l = hx_hal_geometry.levels - 1u; l > 0; l--) {
-		uint64_t va = hx_align_down(r->va.v, level_bytes(l));
-		for (uint32_t i = t->by_va[bucket(l, va)]; i != SIM_NONE;
+		uint64_t va = hx_align_down(r->va.v, sim_level_bytes(l));
+		for (uint32_t i = t->by_va[sim_bucket(l, va)]; i != SIM_NONE;
 		     i = t->entries[i].next_by_va) {
 			const struct sim_entry *e = &t->entries[i];
 			if (e->kind != SIM_TABLE || e->va != va || e->level != l ||
@@ -439,7 +428,7 @@ static uint64_t walk_start(struct sim_cpu *cpu, const struct hx_sim_reference *r
 			table = e->pa;
 			*level = l - 1;
 			if (e->pa != now->tables[l]) {
-				report(cpu, r, e, now);
+				report_use(cpu, r, e, now);
 				return table;
 			}
 		}
@@ -447,63 +436,185 @@ static uint64_t walk_start(struct sim_cpu *cpu, const struct hx_sim_reference *r
 	return table;
 }
 
+/* ---- What is fetched ahead ---- */
+
+static uint64_t random_below(struct sim_cpu *cpu, uint64_t n)
+{
+	cpu->random = cpu->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return (cpu->random >> 33) % n;
+}
+
+/* May the walker keep the table entry, or leaf, though no instruction asked for it? */
+static bool may_be_kept(hx_pte *p, hx_pte *e, hx_pte accessed)
+{
+	if ((*e & accessed) == accessed) {
+		return true;
+	}
+	if (!sim_switches.speculative_accessed || !sim_feature(HX_MMU_HARDWARE_AD)) {
+		return false;
+	}
+	*e |= accessed;
+	hx_pte expected = *e & ~accessed;
+	return __atomic_compare_exchange_n(p, &expected, *e, false, __ATOMIC_ACQ_REL,
+					   __ATOMIC_RELAXED);
+}
+
 /*
- * The walker has read a whole cache line of the table: it may keep the neighbours
- * of the leaf @p that need no mark, those that are ACCESSED already.
+ * Keep what the entry @p of @level for @va says, if the architecture lets the
+ * walker: valid entries that are marked ACCESSED already (or that it may mark), and
+ * absence. @return the next table, 0 at the end
  */
-static void prefetch(struct sim_cpu *cpu, const hx_pte *p, const struct sim_entry *leaf)
+static uint64_t keep(struct sim_cpu *cpu, hx_pte *p, unsigned level, uint64_t va)
+{
+	bool late = false;
+	hx_pte e = sim_walker_load(cpu, p, &late);
+	enum hx_pte_kind kind = hx_hal_pte_kind(e, level);
+	struct sim_entry fact = {
+		.va = va & ~(sim_level_bytes(level) - 1),
+		.source = p,
+		.asid = cpu->asid,
+		.level = (uint8_t)level,
+	};
+	hx_pte accessed = kind == HX_PTE_TABLE ? TABLE_ACCESSED
+					       : hx_hal_pte_prot(HX_PAGE_ACCESSED, level) &
+							 ~hx_hal_pte_prot(0, level);
+	if (kind == HX_PTE_TABLE || (kind == HX_PTE_LEAF && leaf_is_legal(e, level))) {
+		if (late ? (e & accessed) != accessed : !may_be_kept(p, &e, accessed)) {
+			return 0;
+		}
+		fact.kind = kind == HX_PTE_TABLE ? SIM_TABLE : SIM_PAGE;
+		fact.pa = hx_hal_pte_pa(e, level).v;
+		fact.flags = kind == HX_PTE_TABLE ? 0 : hx_hal_pte_flags(e, level);
+	} else if (sim_feature(HX_MMU_NEGATIVE_CACHING)) {
+		fact.kind = SIM_ABSENT;
+	} else {
+		return 0;
+	}
+	insert(cpu, &fact);
+	return kind == HX_PTE_TABLE ? fact.pa : 0;
+}
+
+/* The walker has read a whole cache line of the table: it may keep the leaf's neighbours. */
+static void fetch_line(struct sim_cpu *cpu, hx_pte *p, const struct sim_entry *leaf)
 {
 	enum { LINE = 64 / sizeof(hx_pte) };
 	unsigned mine = (uintptr_t)p / sizeof *p % LINE;
 	for (unsigned i = 0; i < LINE; i++) {
 		hx_pte e = hx_hal_pte_load(p - mine + i);
-		if (i == mine || hx_hal_pte_kind(e, leaf->level) != HX_PTE_LEAF ||
-		    !leaf_is_legal(e, leaf->level)) {
-			continue;
-		}
-		struct sim_entry neighbour = *leaf;
-		neighbour.va = leaf->va + ((uint64_t)i - mine) * level_bytes(leaf->level);
-		neighbour.pa = hx_hal_pte_pa(e, leaf->level).v;
-		neighbour.flags = hx_hal_pte_flags(e, leaf->level);
-		if (neighbour.flags & HX_PAGE_ACCESSED) {
-			insert(&cpu->tlb, &neighbour);
+		if (i != mine && hx_hal_pte_kind(e, leaf->level) == HX_PTE_LEAF) {
+			(void)keep(cpu, p - mine + i, leaf->level,
+				   leaf->va + ((uint64_t)i - mine) * sim_level_bytes(leaf->level));
 		}
 	}
 }
 
+/* As if an instruction that is then not executed had touched @va. */
+static void fetch_address(struct sim_cpu *cpu, uint64_t va)
+{
+	uint64_t table = cpu->root.v;
+	for (unsigned level = hx_hal_geometry.levels - 1u; table != 0; level--) {
+		hx_pte *p = entry_at(table, level, va);
+		table = keep(cpu, p, level, va);
+	}
+}
+
+/*
+ * Anything reachable: from the root, or from a table that is still cached, down
+ * through entries that are picked at random among those that are not empty.
+ */
+static void fetch_anything(struct sim_cpu *cpu)
+{
+	uint64_t table = cpu->root.v, va = 0;
+	unsigned level = hx_hal_geometry.levels - 1u;
+	if (cpu->tlb.high > 0 && random_below(cpu, 2) == 0) {
+		const struct sim_entry *e = &cpu->tlb.entries[random_below(cpu, cpu->tlb.high)];
+		if (e->kind == SIM_TABLE && e->asid == cpu->asid) {
+			table = e->pa;
+			va = e->va;
+			level = e->level - 1u;
+		}
+	}
+	for (; table != 0; level--) {
+		unsigned n = 1u << hx_hal_geometry.bits[level];
+		unsigned first = (unsigned)random_below(cpu, n), i = first;
+		hx_pte *entries = entry_at(table, level, 0);
+		while (hx_hal_pte_load(&entries[i]) == 0) {
+			i = (i + 1) % n;
+			if (i == first) {
+				break;
+			}
+		}
+		va += (uint64_t)i * sim_level_bytes(level);
+		if (level == hx_hal_geometry.levels - 1u && i >= n / 2) { /* the kernel half */
+			va |= ~UINT64_C(0) << (hx_hal_geometry.va_bits - 1);
+		}
+		table = keep(cpu, &entries[i], level, va);
+	}
+}
+
+/* ... once in @n times. */
+static void fetch_sometimes(struct sim_cpu *cpu, unsigned n)
+{
+	if (sim_switches.prefetch && cpu->root_loaded && random_below(cpu, n) == 0) {
+		fetch_anything(cpu);
+	}
+}
+
+/* What has just been forgotten is fetched anew, as it stands in the tables now. */
+static void fetch_again(struct sim_cpu *cpu, const struct hx_tlb_range *ranges, unsigned n)
+{
+	for (unsigned i = 0; sim_switches.prefetch && cpu->root_loaded && i < n; i++) {
+		const struct hx_tlb_range *r = &ranges[i];
+		if (r->pages == 0) {
+			fetch_anything(cpu);
+		} else if (r->asid == cpu->asid || r->global) {
+			uint64_t page = sim_level_bytes(r->level);
+			fetch_address(cpu, r->va.v);
+			fetch_address(cpu, r->va.v + random_below(cpu, r->pages) * page);
+			fetch_address(cpu, r->va.v + (r->pages - 1) * page);
+		}
+	}
+}
+
+/* ---- Walks ---- */
+
 enum outcome { DONE, FAULT_MISSING, FAULT_PROTECTION };
 
-/* Walk as the machine does: fill the TLB, set ACCESSED and DIRTY. */
+/*
+ * Walk as the machine does: fill the TLB, set ACCESSED and DIRTY. @late is set when
+ * a store that was not visible yet was passed over.
+ */
 static enum outcome walk(struct sim_cpu *cpu, const struct hx_sim_reference *r,
-			 const struct translation *now, struct sim_entry *out)
+			 const struct sim_translation *now, struct sim_entry *out, bool *late)
 {
 	sim_count(&sim_counters.walks);
 	unsigned level;
 	uint64_t table = walk_start(cpu, r, now, &level);
 	for (;;) {
 		hx_pte *p = entry_at(table, level, r->va.v);
-		hx_pte e = hx_hal_pte_load(p), marked = e;
+		hx_pte e = sim_walker_load(cpu, p, late), marked = e;
 		struct sim_entry fact = {
-			.va = hx_align_down(r->va.v, level_bytes(level)),
+			.va = hx_align_down(r->va.v, sim_level_bytes(level)),
+			.source = p,
 			.asid = cpu->asid,
 			.level = (uint8_t)level,
 		};
 		enum hx_pte_kind kind = hx_hal_pte_kind(e, level);
 		if (kind == HX_PTE_TABLE) {
 			marked |= TABLE_ACCESSED;
-			if (marked != e && !hx_hal_pte_update(p, &e, marked)) {
+			if (marked != e && !mark(cpu, p, e, marked)) {
 				continue; /* it changed meanwhile: look again */
 			}
 			fact.kind = SIM_TABLE;
 			fact.pa = table = hx_hal_pte_pa(e, level).v;
-			insert(&cpu->tlb, &fact);
+			insert(cpu, &fact);
 			level--;
 			continue;
 		}
 		if (kind != HX_PTE_LEAF || !leaf_is_legal(e, level)) {
-			if (feature(HX_MMU_NEGATIVE_CACHING)) {
+			if (sim_feature(HX_MMU_NEGATIVE_CACHING)) {
 				fact.kind = SIM_ABSENT;
-				insert(&cpu->tlb, &fact);
+				insert(cpu, &fact);
 			}
 			return FAULT_MISSING;
 		}
@@ -513,17 +624,18 @@ static enum outcome walk(struct sim_cpu *cpu, const struct hx_sim_reference *r,
 		uint64_t wanted =
 			HX_PAGE_ACCESSED | (r->access == HX_ACCESS_WRITE ? HX_PAGE_DIRTY : 0);
 		bool allowed = allows(cpu, fact.flags, r);
-		if (!allowed || ((fact.flags & wanted) != wanted && !feature(HX_MMU_HARDWARE_AD))) {
-			insert(&cpu->tlb, &fact); /* a refusal is cached as well */
+		if (!allowed ||
+		    ((fact.flags & wanted) != wanted && !sim_feature(HX_MMU_HARDWARE_AD))) {
+			insert(cpu, &fact); /* a refusal is cached as well */
 			return FAULT_PROTECTION;
 		}
 		marked |= hx_hal_pte_prot(wanted, level) & ~hx_hal_pte_prot(0, level);
-		if (marked != e && !hx_hal_pte_update(p, &e, marked)) {
+		if (marked != e && !mark(cpu, p, e, marked)) {
 			continue;
 		}
 		fact.flags |= wanted;
-		insert(&cpu->tlb, &fact);
-		prefetch(cpu, p, &fact);
+		insert(cpu, &fact);
+		fetch_line(cpu, p, &fact);
 		*out = fact;
 		return DONE;
 	}
@@ -533,18 +645,18 @@ static enum outcome walk(struct sim_cpu *cpu, const struct hx_sim_reference *r,
 
 /* The cached page, or refusal, that serves @r worst; otherwise a walk. */
 static enum outcome translate(struct sim_cpu *cpu, const struct hx_sim_reference *r,
-			      const struct translation *now, struct sim_entry *out)
+			      const struct sim_translation *now, struct sim_entry *out)
 {
 	struct sim_tlb *t = &cpu->tlb;
 	uint64_t wanted = HX_PAGE_ACCESSED | (r->access == HX_ACCESS_WRITE ? HX_PAGE_DIRTY : 0);
 	const struct sim_entry *good = NULL;
 	bool refused = false, absent = false;
 	for (unsigned level = 0; level < hx_hal_geometry.levels; level++) {
-		uint64_t va = hx_align_down(r->va.v, level_bytes(level));
-		for (uint32_t i = t->by_va[bucket(level, va)]; i != SIM_NONE;
+		uint64_t va = hx_align_down(r->va.v, sim_level_bytes(level));
+		for (uint32_t i = t->by_va[sim_bucket(level, va)]; i != SIM_NONE;
 		     i = t->entries[i].next_by_va) {
 			const struct sim_entry *e = &t->entries[i];
-			if (e->va != va || e->level != level || !usable(e, cpu->asid)) {
+			if (e->va != va || e->level != level || !sim_usable(e, cpu->asid)) {
 				continue;
 			}
 			if (e->kind == SIM_ABSENT) {
@@ -553,7 +665,7 @@ static enum outcome translate(struct sim_cpu *cpu, const struct hx_sim_reference
 				refused = true;
 			} else if (e->kind == SIM_PAGE && (e->flags & wanted) == wanted) {
 				if (exceeds(cpu, e, now, r)) {
-					report(cpu, r, e, now);
+					report_use(cpu, r, e, now);
 					*out = *e;
 					return DONE;
 				}
@@ -571,7 +683,15 @@ static enum outcome translate(struct sim_cpu *cpu, const struct hx_sim_reference
 		*out = *good;
 		return DONE;
 	}
-	return walk(cpu, r, now, out);
+	bool late = false;
+	enum outcome outcome = walk(cpu, r, now, out, &late);
+	if (outcome == DONE && late) {
+		struct sim_translation visible = sim_consult(cpu->root, r->va.v);
+		if (exceeds(cpu, out, &visible, r)) {
+			report_use(cpu, r, out, &visible);
+		}
+	}
+	return outcome;
 }
 
 static void transfer(struct hx_sim_reference *r)
@@ -622,15 +742,20 @@ bool hx_sim_access(struct hx_sim_reference *r, struct hx_fault *fault)
 	}
 	enum outcome outcome = FAULT_MISSING;
 	if (canonical(r->va.v)) {
-		struct translation now = consult(cpu, r->va.v);
+		struct sim_translation now = sim_consult(cpu->root, r->va.v);
 		struct sim_entry used;
+		fetch_sometimes(cpu, 16);
 		outcome = translate(cpu, r, &now, &used);
 		if (outcome == DONE) {
-			r->pa = hx_pa(used.pa + (r->va.v & (level_bytes(used.level) - 1)));
+			r->pa = hx_pa(used.pa + (r->va.v & (sim_level_bytes(used.level) - 1)));
 			transfer(r);
 		} else {
+			uint64_t wanted = sim_feature(HX_MMU_HARDWARE_AD)   ? 0
+					  : r->access == HX_ACCESS_WRITE
+						  ? HX_PAGE_ACCESSED | HX_PAGE_DIRTY
+						  : HX_PAGE_ACCESSED;
 			if (now.present && allows(cpu, now.flags, r) &&
-			    (feature(HX_MMU_HARDWARE_AD))) {
+			    (now.flags & wanted) == wanted) {
 				sim_count(&sim_counters.spurious_faults);
 			}
 			if (FAULT_FLUSHES) {
@@ -652,7 +777,7 @@ bool hx_sim_access(struct hx_sim_reference *r, struct hx_fault *fault)
 		.va = r->va,
 		.access = r->access,
 		.user = r->user,
-		.user_access = cpu->user_access || !feature(HX_MMU_USER_GUARD),
+		.user_access = cpu->user_access || !sim_feature(HX_MMU_USER_GUARD),
 		.cause = !FAULT_SAYS_CAUSE             ? HX_FAULT_UNKNOWN
 			 : outcome == FAULT_PROTECTION ? HX_FAULT_PROTECTION
 						       : HX_FAULT_MISSING,
@@ -660,72 +785,111 @@ bool hx_sim_access(struct hx_sim_reference *r, struct hx_fault *fault)
 	return false;
 }
 
-/* ---- Audits ---- */
+/* ---- Operations ---- */
 
-static bool names_frame(const struct sim_cpu *cpu, struct hx_pa pa)
+static void flush_cpu(struct sim_cpu *cpu, const struct hx_tlb_range *ranges, unsigned n)
 {
-	const struct sim_tlb *t = &cpu->tlb;
-	for (unsigned level = 0; level < hx_hal_geometry.levels; level++) {
-		uint64_t first = hx_align_down(pa.v, level_bytes(level));
-		for (uint32_t i = t->by_pa[bucket(level, first)]; i != SIM_NONE;
-		     i = t->entries[i].next_by_pa) {
-			const struct sim_entry *e = &t->entries[i];
-			if (e->kind != SIM_ABSENT && e->pa == first && usable(e, cpu->asid) &&
-			    (e->kind == SIM_TABLE ? level == 0 : e->level == level)) {
-				return true;
-			}
+	pthread_mutex_lock(&cpu->lock);
+	flush(&cpu->tlb, ranges, n);
+	fetch_again(cpu, ranges, n);
+	pthread_mutex_unlock(&cpu->lock);
+}
+
+void hx_hal_tlb_local(const struct hx_tlb_range *ranges, unsigned n)
+{
+	struct sim_cpu *cpu = sim_this_cpu();
+	sim_count(&sim_counters.local_flushes);
+	sim_step();
+	sim_publish(cpu);
+	flush_cpu(cpu, ranges, n);
+	sim_step();
+}
+
+bool hx_hal_tlb_broadcast(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus)
+{
+	if (!sim_feature(HX_MMU_BROADCAST)) {
+		return false;
+	}
+	const struct sim_cpu *me = sim_this_cpu();
+	sim_count(&sim_counters.broadcasts);
+	sim_step();
+	sim_publish(me);
+	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
+		if (hx_cpus_has(cpus, i) && i != me->id) {
+			sim_publish(&sim_cpus[i]);
+			flush_cpu(&sim_cpus[i], ranges, n);
 		}
 	}
-	return false;
+	sim_step();
+	return true;
 }
 
-bool hx_sim_audit_frame(struct hx_pfn frame)
+void sim_forget_absence(struct sim_cpu *cpu)
 {
-	bool found = false;
-	for (unsigned i = 0; i < HX_CPUS_MAX && !found; i++) {
-		struct sim_cpu *cpu = &sim_cpus[i];
-		pthread_mutex_lock(&cpu->lock);
-		found = cpu->root_loaded && (cpu->root.v == hx_pfn_to_pa(frame).v ||
-					     names_frame(cpu, hx_pfn_to_pa(frame)));
-		pthread_mutex_unlock(&cpu->lock);
+	if (!sim_feature(HX_MMU_NEGATIVE_CACHING)) {
+		return;
 	}
-	return found;
-}
-
-/* Does the cached page grant anything that the tables do not, in any part of it? */
-static bool page_exceeds(const struct sim_cpu *cpu, const struct sim_entry *e)
-{
-	uint64_t step;
-	for (uint64_t at = 0; at < level_bytes(e->level); at += step) {
-		struct translation now = consult(cpu, e->va + at);
-		uint64_t offset = (e->va + at) & (level_bytes(now.level) - 1);
-		if (!now.present || ((e->flags ^ now.flags) & CACHE_BITS) != 0 ||
-		    (e->flags & ~now.flags & (HX_PAGE_WRITABLE | HX_PAGE_USER)) != 0 ||
-		    (~e->flags & now.flags & HX_PAGE_NO_EXECUTE) != 0 ||
-		    e->pa + at != now.pa + offset) {
-			return true;
+	pthread_mutex_lock(&cpu->lock);
+	struct sim_tlb *t = &cpu->tlb;
+	for (uint32_t i = 0; i < t->high; i++) {
+		if (t->entries[i].kind == SIM_ABSENT) {
+			drop(t, i);
 		}
-		step = level_bytes(now.level < e->level ? now.level : e->level);
 	}
-	return false;
+	pthread_mutex_unlock(&cpu->lock);
 }
 
-unsigned hx_sim_audit(void)
+/* The caller says that all that is cached for the ASID is still right: is it? */
+static void look_for_stale(const struct sim_cpu *cpu)
 {
-	unsigned found = 0;
-	for (unsigned k = 0; k < HX_CPUS_MAX; k++) {
-		struct sim_cpu *cpu = &sim_cpus[k];
-		pthread_mutex_lock(&cpu->lock);
-		for (uint32_t i = 0; cpu->root_loaded && i < cpu->tlb.high; i++) {
-			const struct sim_entry *e = &cpu->tlb.entries[i];
-			if (e->kind == SIM_FREE || e->kind == SIM_ABSENT || !usable(e, cpu->asid)) {
-				continue;
-			}
-			found += e->kind == SIM_PAGE
-					 ? page_exceeds(cpu, e)
-					 : e->pa != consult(cpu, e->va).tables[e->level];
+	for (uint32_t i = 0; i < cpu->tlb.high; i++) {
+		const struct sim_entry *e = &cpu->tlb.entries[i];
+		if (e->asid != cpu->asid || !sim_exceeds(cpu->root, e)) {
+			continue;
 		}
-		pthread_mutex_unlock(&cpu->lock);
+		struct sim_translation now = sim_consult(cpu->root, e->va);
+		sim_report(&(struct hx_sim_stale){
+			.cpu = cpu->id,
+			.kept = true,
+			.va = hx_va(e->va),
+			.table = e->kind == SIM_TABLE,
+			.present = now.present,
+			.used = hx_pa(e->pa),
+			.now = hx_pa(e->kind == SIM_TABLE ? now.tables[e->level] : now.pa),
+			.used_flags = e->flags,
+			.now_flags = now.flags,
+		});
 	}
-	return found;
 }
+
+void hx_hal_root_load(struct hx_pa root, uint16_t asid, bool keep)
+{
+	struct sim_cpu *cpu = sim_this_cpu();
+	if (!cpu->mmu_on) {
+		sim_die("CPU %u loads a page table before hx_hal_mmu_init()", cpu->id);
+	}
+	if (asid >> hx_hal_geometry.asid_bits != 0) {
+		sim_die("ASID %u has more than %u bits", asid, hx_hal_geometry.asid_bits);
+	}
+	if (!hx_is_aligned(root.v, HX_FRAME_BYTES) || !hx_sim_has_memory(root, HX_FRAME_BYTES)) {
+		sim_die("the root 0x%llx is no frame of memory", (unsigned long long)root.v);
+	}
+	sim_count(&sim_counters.root_loads);
+	sim_step();
+	if (!keep) {
+		sim_publish(cpu);
+	}
+	pthread_mutex_lock(&cpu->lock);
+	cpu->root = root;
+	cpu->asid = asid;
+	cpu->root_loaded = true;
+	if (!keep) {
+		flush(&cpu->tlb, &(struct hx_tlb_range){.asid = asid}, 1);
+	} else {
+		look_for_stale(cpu);
+	}
+	fetch_sometimes(cpu, 2);
+	pthread_mutex_unlock(&cpu->lock);
+	sim_step();
+}
+

@@ -24,12 +24,28 @@
  *  - it never evicts: only an explicit flush makes it forget, and only what
  *    the flush names (a range flush drops no GLOBAL entry unless told so, no
  *    upper-level entry unless tables is set, no page that the stride skips);
- *  - it prefetches: a walk also caches the leaf's neighbours in the same cache
- *    line of the table, as far as they are marked ACCESSED;
+ *  - it prefetches. A walk also caches the leaf's neighbours in the same cache
+ *    line of the table. At accesses and loads of a root, picked at random, it
+ *    caches any path that can be reached, from the root or from a table pointer
+ *    that it still has; and what a flush names it fetches again at once, as the
+ *    tables are then. It takes table pointers, absence (if that may be cached) and
+ *    leaves that are marked ACCESSED; under speculative_accessed it marks others
+ *    itself, as a processor may that runs ahead;
  *  - where several cached translations match it uses one that is out of date,
  *    and walks through an out-of-date table pointer where it cached one;
  *  - entries with fewer rights than the tables, and (under
  *    HX_MMU_NEGATIVE_CACHING) cached absence, raise spurious faults.
+ *
+ * Its walkers see plain stores to page tables late, in order: not before the CPU
+ * that stored does hx_hal_pt_publish(), a TLB operation, a root_load that keeps
+ * nothing or an atomic update of an entry. The first three also let its own walker
+ * see the stores of all CPUs. By default on, but for x86_64, whose walkers see
+ * stores in order at once. Stores into a table by plain C (it is not linked yet)
+ * are not late.
+ *
+ * Under HX_MMU_BREAK_BEFORE_MAKE it reports a conflict when a valid value is stored
+ * in an entry of which a TLB holds, or could hold, another one (of other size, address
+ * or memory type, or GLOBAL where it was not), and when a TLB comes to hold two translations of one address.
  *
  * Each use of an entry that grants what the current tables do not is counted and
  * reported. It is an error only once the operation that changed the table has
@@ -56,9 +72,15 @@ struct hx_sim_config {
 	uint8_t levels;                 /* 0: as built (-Dsim_paging) */
 	uint8_t asid_bits;              /* 0: no address-space identifiers */
 	uint8_t leaf_levels;            /* 0: all that the codec has */
+	uint8_t bits[HX_LEVELS_MAX];    /* index bits of each level; bits[0] == 0: the codec's */
 	enum hx_sim_switch broadcast;   /* default: on unless the codec is x86_64's */
 	enum hx_sim_switch hardware_ad; /* default: as the codec says; OFF: faults instead */
 	enum hx_sim_switch user_guard;  /* default: as the codec says */
+	enum hx_sim_switch break_before_make;    /* default: as the codec says */
+	enum hx_sim_switch late_stores;          /* default: on unless the codec is x86_64's */
+	enum hx_sim_switch prefetch;             /* of more than a cache line; default: on */
+	enum hx_sim_switch speculative_accessed; /* default: off */
+	uint64_t seed;                           /* of what is prefetched; 0: always the same */
 };
 
 /*
@@ -77,6 +99,20 @@ bool hx_sim_has_memory(struct hx_pa a, uint64_t bytes);
 
 /** Run @p entry(@p argument) as CPU @p cpu; false when that number is taken. */
 bool hx_sim_cpu_start(unsigned cpu, void (*entry)(void *argument), void *argument);
+
+/**
+ * From now on this thread plays CPU @p cpu, which no other thread may; it may go
+ * back to one that it played before. Interrupts of those that it does not play just
+ * now are taken where the one that it plays waits (hx_hal_relax()). So one thread
+ * can run a whole machine, in an order that comes again.
+ */
+void hx_sim_play(unsigned cpu);
+
+/**
+ * Call @p step around every change of a page-table entry and every TLB operation,
+ * on the CPU that makes it; NULL: no more. What @p step itself does is not stepped.
+ */
+void hx_sim_on_step(void (*step)(void));
 
 /** Wait for an interrupt or for hx_sim_wake(); an interrupt is taken if they are on. */
 void hx_sim_sleep(void);
@@ -101,13 +137,18 @@ struct hx_sim_reference {
  */
 bool hx_sim_access(struct hx_sim_reference *r, struct hx_fault *fault);
 
-/* A cached translation was used that the current tables do not give. */
+/*
+ * A cached translation was used that the current tables do not give; or was kept by
+ * a load that says it was right; or is in conflict (see above).
+ */
 struct hx_sim_stale {
 	unsigned cpu;
 	struct hx_va va;
 	enum hx_access access;
 	bool table;             /* a cached table pointer, not a cached page */
 	bool present;           /* the tables do map va */
+	bool kept;              /* by hx_hal_root_load(keep) */
+	bool conflict;          /* va may be 0: nobody has it cached, but could */
 	struct hx_pa used, now; /* page, or table frame */
 	uint64_t used_flags, now_flags;
 };
@@ -129,9 +170,22 @@ bool hx_sim_audit_frame(struct hx_pfn frame);
  */
 unsigned hx_sim_audit(void);
 
+/**
+ * Frames that are just being released: entries that can be used and reach one of
+ * them, except through the direct map (where that is what the tables say).
+ */
+unsigned hx_sim_audit_release(struct hx_pfn first, uint64_t count);
+
+/**
+ * Entries of any CPU that would be wrong if it loaded @p root under @p asid and kept
+ * what it has.
+ */
+unsigned hx_sim_audit_asid(struct hx_pa root, uint16_t asid);
+
 struct hx_sim_counters {
 	uint64_t walks; /* TLB misses */
-	uint64_t stale_uses;
+	uint64_t stale_uses; /* and what else is reported */
+	uint64_t conflicts;
 	uint64_t spurious_faults; /* the tables would have allowed the access */
 	uint64_t local_flushes;   /* calls of hx_hal_tlb_local() */
 	uint64_t broadcasts;      /* calls of hx_hal_tlb_broadcast() that were carried out */

@@ -109,6 +109,12 @@ void hx_x86_apic_timer(uint8_t vector, uint32_t ticks)
 	set(APIC_TIMER_COUNT, ticks);
 }
 
+bool hx_hal_tlb_broadcast(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus)
+{
+	(void)ranges, (void)n, (void)cpus;
+	return false; /* the machine cannot: hx_hal_ipi_tlb() */
+}
+
 void hx_hal_ipi_tlb(struct hx_cpus cpus)
 {
 	cpus.bits &= ~hx_cpus_of(hx_hal_cpu_id()).bits;

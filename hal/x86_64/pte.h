@@ -6,8 +6,10 @@
  *   63  62..59  58..52  51 .. 12 or more        11..9   8  7  6  5  4   3   2  1  0
  *  | NX | pkey | avail | physical address      | avail | G PS D  A PCD PWT U/S W  P |
  *
- * A leaf above level 0 has PS set. Upper levels grant everything (W, U/S): the
- * leaf alone decides. A soft entry has P = 0 and bit 9 = 1, its payload in
+ * The contract's flag word has NX, G, D, A, PCD, PWT, U/S, W and P at the same
+ * positions, and HUGE at that of PS, which leaves above level 0 have set. The memory
+ * type is the number PCD:PWT (PAT, see cpu.h). Upper levels grant everything (W, U/S):
+ * the leaf alone decides. A soft entry has P = 0 and bit 9 = 1, its payload in
  * 51..12 (inverted, so that the address lies above all memory) and 59..52; bits
  * 5 and 6 stay 0, some parts set them even in entries that are not present.
  */
@@ -16,23 +18,13 @@
 
 #include <hx/units.h>
 
-#define HX_X86_P   (UINT64_C(1) << 0)
-#define HX_X86_W   (UINT64_C(1) << 1)
-#define HX_X86_U   (UINT64_C(1) << 2)
-#define HX_X86_PWT (UINT64_C(1) << 3)
-#define HX_X86_PCD (UINT64_C(1) << 4)
-#define HX_X86_A   (UINT64_C(1) << 5)
-#define HX_X86_D   (UINT64_C(1) << 6)
-#define HX_X86_PS  (UINT64_C(1) << 7)
-#define HX_X86_G   (UINT64_C(1) << 8)
+#define HX_X86_P (UINT64_C(1) << 0)
+#define HX_X86_A (UINT64_C(1) << 5)
+#define HX_X86_PS (UINT64_C(1) << 7)
 #define HX_X86_SOFT (UINT64_C(1) << 9)
-#define HX_X86_NX  (UINT64_C(1) << 63)
 #define HX_X86_ADDRESS UINT64_C(0x000ffffffffff000)
-
-/* Bits that the contract's flag word and the PTE share at one position. */
-#define HX_X86_COMMON                                                                              \
-	(HX_X86_P | HX_X86_W | HX_X86_U | HX_X86_PWT | HX_X86_PCD | HX_X86_A | HX_X86_D |          \
-	 HX_X86_G | HX_X86_NX)
+#define HX_X86_TABLE UINT64_C(0x007)               /* U/S W P */
+#define HX_X86_SHARED UINT64_C(0x800000000000017f) /* what the flag word has, too */
 
 /* Geometry for 4 or 5 levels; leaf_levels, pa_bits and features are narrowed by CPUID. */
 static inline struct hx_geometry hx_pte_geometry(unsigned levels)
@@ -42,16 +34,16 @@ static inline struct hx_geometry hx_pte_geometry(unsigned levels)
 		.page_shift = 12,
 		.va_bits = (uint8_t)(12 + 9 * levels),
 		.pa_bits = 52,
-		.asid_bits = 0,
 		.leaf_levels = 0x7,
 		.bits = {9, 9, 9, 9, 9},
-		.features = HX_MMU_HARDWARE_AD | HX_MMU_NO_EXECUTE | HX_MMU_USER_GUARD,
+		.features = HX_MMU_HARDWARE_AD | HX_MMU_NO_EXECUTE | HX_MMU_USER_GUARD |
+			    HX_MMU_MEMORY_TYPES,
 	};
 }
 
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_prot(uint64_t flags, unsigned level)
 {
-	return (flags & HX_X86_COMMON) | (level > 0 ? HX_X86_PS : 0);
+	return (flags & HX_X86_SHARED) | (level > 0 ? HX_X86_PS : 0);
 }
 
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_leaf(struct hx_pa pa, hx_pte prot, unsigned level)
@@ -62,21 +54,18 @@ static HX_ALWAYS_INLINE hx_pte hx_hal_pte_leaf(struct hx_pa pa, hx_pte prot, uns
 
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_table(struct hx_pa pa)
 {
-	return pa.v | HX_X86_P | HX_X86_W | HX_X86_U;
+	return pa.v | HX_X86_TABLE;
 }
 
 static HX_ALWAYS_INLINE enum hx_pte_kind hx_hal_pte_kind(hx_pte e, unsigned level)
 {
-	if (e & HX_X86_P) {
-		if (level == 0) {
-			return HX_PTE_LEAF;
-		}
-		if (!(e & HX_X86_PS)) {
-			return HX_PTE_TABLE;
-		}
-		return level <= 2 ? HX_PTE_LEAF : HX_PTE_SOFT; /* PS there: reserved, faults */
+	if (!(e & HX_X86_P)) {
+		return e == 0 ? HX_PTE_EMPTY : HX_PTE_SOFT;
 	}
-	return e == 0 ? HX_PTE_EMPTY : HX_PTE_SOFT;
+	if (level > 0 && !(e & HX_X86_PS)) {
+		return HX_PTE_TABLE;
+	}
+	return level <= 2 ? HX_PTE_LEAF : HX_PTE_SOFT; /* PS there: reserved, faults */
 }
 
 static HX_ALWAYS_INLINE struct hx_pa hx_hal_pte_pa(hx_pte e, unsigned level)
@@ -88,7 +77,7 @@ static HX_ALWAYS_INLINE struct hx_pa hx_hal_pte_pa(hx_pte e, unsigned level)
 
 static HX_ALWAYS_INLINE uint64_t hx_hal_pte_flags(hx_pte e, unsigned level)
 {
-	return (e & HX_X86_COMMON) | (level > 0 ? HX_PAGE_HUGE : 0);
+	return (e & HX_X86_SHARED) | (level > 0 ? HX_PAGE_HUGE : 0);
 }
 
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_soft(uint64_t payload)

@@ -32,6 +32,10 @@
  * the rest of an entry, its attributes, is worked out when they differ from the
  * last leaf's, and kept (struct rule).
  *
+ * Where the machine demands break before make, a leaf that gets another cache
+ * attribute is unhooked, invalidated and made anew, all of a call's by one
+ * invalidation; a leaf that is split is broken by itself, and costs one of its own.
+ *
  * Hiding a page is the first half of unmapping it: its leaf becomes a soft entry
  * and is invalidated, and stays so. Showing it again writes the leaf anew. To an
  * unmapping it looks like one that is unhooked already.
@@ -50,6 +54,7 @@ struct change {
 	uint64_t flags;  /* 0: hide it */
 	uint64_t tables; /* planned */
 	bool wide;       /* planned: more than the range's stripes changes */
+	bool breaking;   /* this pass unhooks what must be broken, and does no more */
 	bool unhooked_tables;
 	bool remade; /* entries that were invalid or broken are valid now */
 	hx_released_fn released;
@@ -275,9 +280,11 @@ static void split(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr
 		}
 	} while (!broken && !hx_hal_pte_update(p, &e, hx_hal_pte_table(frame)));
 	__atomic_fetch_add(&c->cursor.home->splits, 1, __ATOMIC_RELAXED);
-	/* A leaf became a table: where a fence with an address orders leaves only, it is not
-	 * enough. */
-	c->cursor.gather.tables = true;
+	if (!broken) {
+		/* A leaf became a table: where a fence with an address orders leaves only, it
+		 * is not enough. */
+		c->cursor.gather.tables = true;
+	}
 }
 
 /* ---- Unmap: unhook ---- */
@@ -568,7 +575,9 @@ static void prune(struct change *c, uintptr_t va)
 		return;
 	}
 	cursor->gather.count = 0;
+	__atomic_fetch_add(&cursor->t->pruning, 1, __ATOMIC_RELAXED);
 	hx_cursor_widen(cursor);
+	__atomic_fetch_sub(&cursor->t->pruning, 1, __ATOMIC_RELAXED);
 	hx_pte *root = hx_table_at(cursor->t->root);
 	(void)unhook_empty(c, root, hx_root_level(), va);
 	hx_cursor_flush(cursor);
@@ -581,31 +590,27 @@ static void prune(struct change *c, uintptr_t va)
 
 /* ---- Update ---- */
 
-static void update_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr_t va)
+static void update_leaf(const struct change *c, hx_pte *p, hx_pte e, unsigned level)
 {
-	uint64_t old = hx_hal_pte_flags(e, level);
-	bool broken = is_broken(old, c->flags);
-	if (broken) {
-		e = break_leaf(c, p, level, va);
-	}
 	hx_pte new;
 	do {
-		old = hx_hal_pte_flags(e, level);
-		new = hx_hal_pte_leaf(hx_hal_pte_pa(e, level),
-				      hx_hal_pte_prot(c->flags | (old & MACHINE_FLAGS), level),
+		uint64_t flags = c->flags | (hx_hal_pte_flags(e, level) & MACHINE_FLAGS);
+		new = hx_hal_pte_leaf(hx_hal_pte_pa(e, level), hx_hal_pte_prot(flags, level),
 				      level);
-		if (broken) {
-			hx_hal_pte_store(p, new);
-		}
-	} while (!broken && !hx_hal_pte_update(p, &e, new));
+	} while (!hx_hal_pte_update(p, &e, new));
 }
 
-/* Nothing is cached of a hidden page but its absence. */
-static void show_leaf(struct change *c, hx_pte *p, hx_pte e)
+/*
+ * A leaf that was hidden, or broken, is made anew. Nothing is cached of it but its
+ * absence. Whether it was ACCESSED is not known any more: rather so.
+ */
+static void show_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level)
 {
 	uint64_t payload = hx_hal_pte_payload(e);
-	uint64_t flags = c->flags | (hx_soft_flags(payload, 0) & HX_PAGE_DIRTY);
-	hx_hal_pte_store(p, hx_hal_pte_leaf(hx_soft_pa(payload), hx_hal_pte_prot(flags, 0), 0));
+	uint64_t flags =
+		c->flags | HX_PAGE_ACCESSED | (hx_soft_flags(payload, level) & HX_PAGE_DIRTY);
+	hx_hal_pte_store(
+		p, hx_hal_pte_leaf(hx_soft_pa(payload), hx_hal_pte_prot(flags, level), level));
 	c->remade = true;
 }
 
@@ -617,7 +622,6 @@ static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 		return;
 	}
 	struct rule rule = {0};
-	const uintptr_t page = (uintptr_t)hx_level_bytes(0);
 	hx_pte *begin = &table[hx_level_index(va, 0)], *end = &table[hx_level_index(last, 0)] + 1;
 	hx_pte *first = NULL, *after = NULL; /* of those that are stale */
 	for (hx_pte *p = begin; p < end;) {
@@ -627,16 +631,18 @@ static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 		}
 		const hx_pte attributes = rule.attributes, flip = rule.flip;
 		hx_pte *run = p;
-		if (!rule.leaf || !rule.changed) {
-			if (hx_hal_pte_kind(e, 0) == HX_PTE_SOFT) {
-				show_leaf(c, p, e);
+		if (!rule.leaf || !rule.changed || (c->breaking && !rule.broken)) {
+			if (hx_hal_pte_kind(e, 0) == HX_PTE_SOFT && !c->breaking) {
+				show_leaf(c, p, e, 0);
 			}
 			p++;
 			continue;
 		}
-		if (rule.broken || !rule.settled) {
-			if (rule.broken || !hx_hal_pte_update(p, &e, e ^ flip)) {
-				update_leaf(c, p, e, 0, va + (uintptr_t)(p - begin) * page);
+		if (c->breaking) {
+			unhook_leaf(p++, e, 0);
+		} else if (!rule.settled) {
+			if (!hx_hal_pte_update(p, &e, e ^ flip)) {
+				update_leaf(c, p, e, 0);
 			}
 			p++;
 		} else {
@@ -653,6 +659,22 @@ static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 	gather_pages(c, va, begin, first, after);
 }
 
+/* A leaf above level 0 of which the range covers all. */
+static void update_huge(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr_t va)
+{
+	uint64_t old = hx_hal_pte_flags(e, level);
+	if (!c->breaking) {
+		update_leaf(c, p, e, level);
+	} else if (is_broken(old, c->flags)) {
+		unhook_leaf(p, e, level);
+	} else {
+		return;
+	}
+	if (must_forget(c, old)) {
+		hx_gather_add(&c->cursor.gather, va, hx_piece_last(va, UINTPTR_MAX, level), level);
+	}
+}
+
 static void update(struct change *c, hx_pte *table, unsigned level, uintptr_t va, uintptr_t last)
 {
 	if (level == 0) {
@@ -666,19 +688,20 @@ static void update(struct change *c, hx_pte *table, unsigned level, uintptr_t va
 		enum hx_pte_kind kind = hx_hal_pte_kind(e, level);
 		if (kind == HX_PTE_LEAF && is_changed(c, e, level)) {
 			if (hx_piece_is_whole(va, to, level)) {
-				update_leaf(c, p, e, level, va);
-				if (must_forget(c, hx_hal_pte_flags(e, level))) {
-					hx_gather_add(&c->cursor.gather, va, to, level);
-				}
+				update_huge(c, p, e, level, va);
 			} else {
 				split(c, p, e, level, va);
-				hx_gather_add(&c->cursor.gather, va, to, level - 1);
+				if (!hx_feature(HX_MMU_BREAK_BEFORE_MAKE)) {
+					hx_gather_add(&c->cursor.gather, va, to, level - 1);
+				}
 				e = hx_hal_pte_load(p);
 				kind = HX_PTE_TABLE;
 			}
 		}
 		if (kind == HX_PTE_TABLE) {
 			update(c, hx_child_of(e, level), level - 1, va, to);
+		} else if (kind == HX_PTE_SOFT && !c->breaking) {
+			show_leaf(c, p, e, level);
 		}
 		if (to == last) {
 			return;
@@ -687,6 +710,21 @@ static void update(struct change *c, hx_pte *table, unsigned level, uintptr_t va
 }
 
 /* ---- The calls ---- */
+
+/* Of [va, last], all in or below @table. */
+static void update_all(struct change *c, hx_pte *table, unsigned level, uintptr_t va,
+		       uintptr_t last)
+{
+	if (hx_feature(HX_MMU_BREAK_BEFORE_MAKE) && c->flags != 0) {
+		c->breaking = true;
+		update(c, table, level, va, last);
+		c->breaking = false;
+		hx_cursor_flush(&c->cursor);
+		c->cursor.gather.count = 0;
+	}
+	update(c, table, level, va, last);
+	hx_cursor_flush(&c->cursor);
+}
 
 /* Plan, with all locks when it takes them, and have the tables in hand. */
 static hx_status prepare(struct change *c, uintptr_t va, uintptr_t last)
@@ -728,8 +766,7 @@ static hx_status change_pages(struct change *c, hx_pte *table, uintptr_t va, uin
 		hx_cursor_flush(&c->cursor);
 		release_pages(c, table, va, last);
 	} else if (s == HX_OK) {
-		update_pages(c, table, va, last);
-		hx_cursor_flush(&c->cursor);
+		update_all(c, table, 0, va, last);
 	}
 	return s;
 }
@@ -748,8 +785,7 @@ static hx_status change(struct change *c, struct hx_pagetable *t, uintptr_t va, 
 		if (s == HX_OK && c->unmap) {
 			unmap_prepared(c, va, last);
 		} else if (s == HX_OK) {
-			update(c, root, hx_root_level(), va, last);
-			hx_cursor_flush(cursor);
+			update_all(c, root, hx_root_level(), va, last);
 		}
 	}
 	if (c->remade) {

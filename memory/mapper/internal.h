@@ -254,6 +254,15 @@ void hx_cursor_flush_others(struct hx_cursor *c);
 /* Invalidate @p g, or all of @t, wherever it is active; no lock is needed. */
 void hx_gather_flush(struct hx_pagetable *t, struct hx_stripe *home, const struct hx_gather *g);
 void hx_flush_table(struct hx_pagetable *t);
+/* ---- Identifiers (asid.c) and what runs (load.c); with interrupts off ---- */
+
+/* The identifier under which this CPU is about to run @t. */
+uint16_t hx_asid_enter(struct hx_pagetable *t);
+/* The one that @t has: it stays while @t runs anywhere. */
+uint16_t hx_asid_of(const struct hx_pagetable *t);
+/* The one that this CPU runs under. */
+uint16_t hx_loaded_asid(void);
+
 /* Invalidate everything on this CPU alone, GLOBAL entries too; counted for @t. */
 void hx_flush_this_cpu(struct hx_pagetable *t);
 

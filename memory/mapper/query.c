@@ -272,8 +272,10 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 				return false;
 			}
 			const hx_pte *child = hx_child_of(e, level);
-			if (!(root && t->kernel) &&
-			    hx_table_is_empty(child, level - 1, 0, entries)) {
+			bool may_be_empty =
+				(root && t->kernel) ||
+				(level > 1 && __atomic_load_n(&t->pruning, __ATOMIC_RELAXED) > 0);
+			if (!may_be_empty && hx_table_is_empty(child, level - 1, 0, entries)) {
 				return false;
 			}
 			if (!is_sound(t, child, level - 1, 0, entries, tally)) {
@@ -322,7 +324,9 @@ hx_status hx_pagetable_validate(struct hx_pagetable *t)
 	unsigned level = hx_root_level(), half = hx_level_entries(level) / 2;
 	uint32_t sum = 0;
 	for (unsigned i = 0; i < HX_STRIPES; i++) {
-		sum += t->stripes[i].table_sum;
+		struct hx_stripe *s = &t->stripes[i];
+		sum += s->table_sum;
+		__atomic_store_n(&s->locks, s->locks - 1, __ATOMIC_RELAXED); /* a look only */
 	}
 	struct tally tally = {
 		.tables = 1,

@@ -33,9 +33,23 @@ struct mailbox {
 	uint64_t waiting; /* CPUs that this one still waits for; atomic */
 	const struct hx_tlb_range *ranges;
 	unsigned n;
+	struct hx_pagetable *table; /* whose they are; NULL: not said */
 } __attribute__((aligned(64)));
 
 static struct mailbox mailboxes[HX_CPUS_MAX];
+
+/*
+ * A CPU that has left the user table meanwhile may still have its entries, but
+ * cannot use them before it loads the table again: then it forgets them.
+ */
+static void serve(const struct mailbox *m, unsigned me)
+{
+	if (m->table && !m->table->kernel && m->ranges[0].asid != hx_loaded_asid()) {
+		__atomic_fetch_or(&m->table->stale.bits, hx_cpus_of(me).bits, __ATOMIC_SEQ_CST);
+		return;
+	}
+	hx_hal_tlb_local(m->ranges, m->n);
+}
 
 void hx_upcall_tlb_ipi(void)
 {
@@ -47,7 +61,7 @@ void hx_upcall_tlb_ipi(void)
 	uint64_t from = __atomic_exchange_n(&mailboxes[me].inbox, 0, __ATOMIC_ACQUIRE);
 	for (; from != 0; from &= from - 1) {
 		struct mailbox *m = &mailboxes[hx_ctz64(from)];
-		hx_hal_tlb_local(m->ranges, m->n);
+		serve(m, me);
 		/* The last touch: once it is out, the initiator may go. */
 		__atomic_fetch_and(&m->waiting, ~hx_cpus_of(me).bits, __ATOMIC_RELEASE);
 	}
@@ -55,10 +69,11 @@ void hx_upcall_tlb_ipi(void)
 
 /* Interrupt @p others and have them invalidate; they do so from now on. */
 static void ask(struct mailbox *m, unsigned me, const struct hx_tlb_range *ranges, unsigned n,
-		struct hx_cpus others)
+		struct hx_cpus others, struct hx_pagetable *t)
 {
 	m->ranges = ranges;
 	m->n = n;
+	m->table = t;
 	__atomic_store_n(&m->waiting, others.bits, __ATOMIC_RELAXED);
 	for (uint64_t to = others.bits; to != 0; to &= to - 1) {
 		__atomic_fetch_or(&mailboxes[hx_ctz64(to)].inbox, hx_cpus_of(me).bits,
@@ -73,7 +88,7 @@ static void count(uint64_t *counter, uint64_t n)
 }
 
 static unsigned shootdown(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus,
-			  struct hx_stripe *counters)
+			  struct hx_pagetable *t, struct hx_stripe *counters)
 {
 	unsigned long irq = hx_hal_irq_save();
 	unsigned me = hx_hal_cpu_id();
@@ -85,7 +100,7 @@ static unsigned shootdown(const struct hx_tlb_range *ranges, unsigned n, struct 
 		count(&counters->broadcasts, 1);
 	}
 	if (wait) {
-		ask(&mailboxes[me], me, ranges, n, others);
+		ask(&mailboxes[me], me, ranges, n, others, t);
 		count(&counters->ipis, asked);
 	}
 	if (hx_cpus_has(cpus, me)) {
@@ -103,26 +118,39 @@ static unsigned shootdown(const struct hx_tlb_range *ranges, unsigned n, struct 
 unsigned hx_tlb_shootdown(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus)
 {
 	struct hx_stripe nobody = {0};
-	return n == 0 ? 0 : shootdown(ranges, n, cpus, &nobody);
+	return n == 0 ? 0 : shootdown(ranges, n, cpus, NULL, &nobody);
 }
 
 /*
- * Which CPUs may hold a translation of @t that has just been changed? Those in
- * its mask now. A CPU that is not there either left before, and then forgot all
- * that it had, or its bit comes later in the one order of sequentially
- * consistent operations; it loads the root after that, so its walks see the
- * change (see hx_pagetable_load()). The fence puts the change before the look.
+ * Which CPUs may use a translation of @t that has just been changed? Those in its
+ * mask now. A CPU that is not there either left before, or its bit comes later in
+ * the one order of sequentially consistent operations; it loads the root after
+ * that, so its walks see the change (see hx_pagetable_load()). The fence puts the
+ * change before the look.
+ *
+ * Those that left with entries in their TLB are told by `stale` not to keep them. It
+ * is set before the last look at `active`: a CPU that comes back sets its bit in
+ * `active` and then looks at `stale`, so at least one of the two is seen.
  */
-static struct hx_cpus who_may_have(const struct hx_pagetable *t)
+static struct hx_cpus who_may_have(struct hx_pagetable *t)
 {
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return (struct hx_cpus){__atomic_load_n(&t->active.bits, __ATOMIC_SEQ_CST)};
+	uint64_t active = __atomic_load_n(&t->active.bits, __ATOMIC_SEQ_CST);
+	for (uint64_t before = ~active; before != active;) {
+		uint64_t away = __atomic_load_n(&t->cached.bits, __ATOMIC_SEQ_CST) & ~active;
+		if ((away & ~__atomic_load_n(&t->stale.bits, __ATOMIC_SEQ_CST)) != 0) {
+			__atomic_fetch_or(&t->stale.bits, away, __ATOMIC_SEQ_CST);
+		}
+		before = active;
+		active = __atomic_load_n(&t->active.bits, __ATOMIC_SEQ_CST);
+	}
+	return (struct hx_cpus){active};
 }
 
 /* A kernel table's entries may be GLOBAL; a user table has none. */
 static struct hx_tlb_range everything(const struct hx_pagetable *t)
 {
-	return (struct hx_tlb_range){.asid = t->asid, .tables = true, .global = t->kernel};
+	return (struct hx_tlb_range){.asid = hx_asid_of(t), .tables = true, .global = t->kernel};
 }
 
 /* Ranges for what was gathered: one for all of @t when it is many pages. */
@@ -141,7 +169,7 @@ static unsigned ranges_of(const struct hx_pagetable *t, const struct hx_gather *
 		ranges[i] = (struct hx_tlb_range){
 			.va = hx_va(p->first),
 			.pages = pages,
-			.asid = t->asid,
+			.asid = hx_asid_of(t),
 			.level = (uint8_t)p->level,
 			.tables = g->tables,
 			.global = t->kernel,
@@ -157,12 +185,12 @@ static void flush(struct hx_pagetable *t, struct hx_stripe *home, const struct h
 		return;
 	}
 	struct hx_tlb_range ranges[HX_GATHER_MAX];
-	unsigned n = ranges_of(t, g, ranges);
 	struct hx_cpus cpus = who_may_have(t);
+	unsigned n = ranges_of(t, g, ranges); /* after that: with the identifier of who is there */
 	if (others_only) {
 		cpus.bits &= ~hx_cpus_of(hx_hal_cpu_id()).bits;
 	}
-	(void)shootdown(ranges, n, cpus, home);
+	(void)shootdown(ranges, n, cpus, t, home);
 }
 
 void hx_gather_flush(struct hx_pagetable *t, struct hx_stripe *home, const struct hx_gather *g)
@@ -182,13 +210,14 @@ void hx_cursor_flush_others(struct hx_cursor *c)
 
 void hx_flush_table(struct hx_pagetable *t)
 {
+	struct hx_cpus cpus = who_may_have(t);
 	struct hx_tlb_range r = everything(t);
-	(void)shootdown(&r, 1, who_may_have(t), &t->stripes[0]);
+	(void)shootdown(&r, 1, cpus, t, &t->stripes[0]);
 }
 
 void hx_flush_this_cpu(struct hx_pagetable *t)
 {
-	struct hx_tlb_range r = {.asid = t->asid, .tables = true, .global = true};
+	struct hx_tlb_range r = {.asid = hx_asid_of(t), .tables = true, .global = true};
 	hx_hal_tlb_local(&r, 1);
 	count(&t->stripes[0].local_flushes, 1);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * Page tables as objects: their frames, their life, loading them, and the checks
- * of arguments that all operations share.
+ * Page tables as objects: their frames, their life, and the checks of arguments
+ * that all operations share.
  *
  * A user table begins as a copy of the kernel half of a sealed kernel table's
  * root. Sealing fixes these entries for good, so the copies never go out of date
@@ -70,6 +70,10 @@ hx_status hx_mapper_check_flags(const struct hx_pagetable *t, uint64_t *flags)
 	/* A machine that does not set them faults on a page that lacks them. */
 	if (!hx_feature(HX_MMU_HARDWARE_AD)) {
 		f |= HX_PAGE_ACCESSED | (f & HX_PAGE_WRITABLE ? HX_PAGE_DIRTY : 0);
+	}
+	/* Where there are identifiers, other entries would be cached for each of them. */
+	if (t->kernel && hx_hal_geometry.asid_bits > 0) {
+		f |= HX_PAGE_GLOBAL;
 	}
 	*flags = f & ~HX_PAGE_HUGE;
 	return HX_OK;
@@ -177,8 +181,6 @@ hx_status hx_pagetable_init(struct hx_pagetable *t, const struct hx_pagetable_co
 		.wx = c->wx,
 		.kernel = !c->kernel,
 		.huge = c->huge,
-		/* One identifier for all: every load forgets the table before it. */
-		.asid = HX_ASID_KERNEL,
 		.shared = c->kernel,
 		.stripes[0] = {.tables = 1, .table_sum = (uint32_t)root.value.v},
 	};
@@ -217,7 +219,10 @@ hx_status hx_pagetable_destroy(struct hx_pagetable *t)
 	hx_cursor_open(&c, t, 0, UINTPTR_MAX);
 	bool busy = __atomic_load_n(&t->active.bits, __ATOMIC_SEQ_CST) != 0;
 	if (!busy) {
-		/* Nobody to flush: every CPU that had it loaded has forgotten it since. */
+		/*
+		 * Nobody to flush: every CPU that had it loaded has forgotten it since, or
+		 * has it under an identifier that none will load before that (asid.c).
+		 */
 		unsigned entries = hx_level_entries(hx_root_level());
 		free_below(&c, hx_table_at(t->root), hx_root_level(), t->kernel ? entries / 2 : 0,
 			   t->kernel ? entries : entries / 2);
@@ -300,99 +305,6 @@ void hx_pagetable_seal(struct hx_pagetable *t)
 	hx_cursor_open(&c, t, 0, UINTPTR_MAX);
 	t->sealed = t->kernel;
 	hx_cursor_close(&c);
-}
-
-/* ---- Loading ---- */
-
-static struct hx_pagetable *kernel_of(struct hx_pagetable *t)
-{
-	return t->shared ? t->shared : t;
-}
-
-/* What each CPU runs: its own to read and write, with interrupts off. */
-static const struct hx_pagetable *loaded[HX_CPUS_MAX];
-
-static void enter(struct hx_pagetable *t, struct hx_cpus me)
-{
-	__atomic_fetch_or(&t->active.bits, me.bits, __ATOMIC_SEQ_CST);
-}
-
-static void leave(struct hx_pagetable *t, struct hx_cpus me)
-{
-	__atomic_fetch_and(&t->active.bits, ~me.bits, __ATOMIC_SEQ_CST);
-}
-
-void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous)
-{
-	unsigned long irq = hx_hal_irq_save();
-	struct hx_cpus me = hx_cpus_of(hx_hal_cpu_id());
-	struct hx_pagetable *kernel = kernel_of(t);
-	struct hx_pagetable *old_kernel = previous ? kernel_of(previous) : NULL;
-	/*
-	 * The bit comes before the root. Who changes the table first stores the
-	 * change and then reads the mask: either the bit is there, and this CPU is
-	 * asked to invalidate, or the bit came later, and the walks that start with
-	 * root_load find the change already made. The other way round, a walk could
-	 * cache the old entry while the mask still says that nobody has it.
-	 */
-	enter(kernel, me);
-	enter(t, me);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	hx_hal_root_load(t->root, t->asid, false);
-	loaded[hx_hal_cpu_id()] = t;
-	if (old_kernel != kernel) {
-		hx_flush_this_cpu(t); /* GLOBAL entries of another kernel half */
-	}
-	/*
-	 * Here the CPU can neither walk the old table nor has it anything of it
-	 * cached: from now on it need not be asked.
-	 */
-	if (previous && previous != t && previous != kernel) {
-		leave(previous, me);
-	}
-	if (old_kernel && old_kernel != kernel && old_kernel != previous) {
-		leave(old_kernel, me);
-	}
-	hx_hal_irq_restore(irq);
-}
-
-/* ---- Spurious faults ---- */
-
-/* Do the rights and marks of a leaf let the access of @fault through? */
-static bool allows(uint64_t flags, const struct hx_fault *fault)
-{
-	bool user_page = (flags & HX_PAGE_USER) != 0;
-	uint64_t needed = fault->access == HX_ACCESS_WRITE ? HX_PAGE_WRITABLE : 0;
-	if (!(hx_hal_geometry.features & HX_MMU_HARDWARE_AD)) {
-		needed |= HX_PAGE_ACCESSED | (needed != 0 ? HX_PAGE_DIRTY : 0);
-	}
-	if ((flags & needed) != needed) {
-		return false;
-	}
-	if (fault->access == HX_ACCESS_EXECUTE) {
-		return fault->user == user_page && !(flags & HX_PAGE_NO_EXECUTE);
-	}
-	return fault->user ? user_page : !user_page || fault->user_access;
-}
-
-bool hx_pagetable_spurious(const struct hx_fault *fault)
-{
-	unsigned long irq = hx_hal_irq_save();
-	const struct hx_pagetable *t = loaded[hx_hal_cpu_id()];
-	struct hx_translation now = hx_translate(t, fault->va);
-	bool spurious = now.status == HX_OK && allows(now.flags, fault);
-	if (spurious) {
-		struct hx_tlb_range page = {
-			.va = hx_va(fault->va.v & ~(uintptr_t)(HX_FRAME_BYTES - 1)),
-			.pages = 1,
-			.asid = t->asid,
-			.global = fault->va.v >= hx_kernel_start(),
-		};
-		hx_hal_pt_publish(); /* absence may be cached at any level */
-		hx_hal_tlb_local(&page, 1);
-	}
-	hx_hal_irq_restore(irq);
-	return spurious;
 }
 
 /* ---- Flushing by request ---- */

@@ -44,13 +44,6 @@ static bool permits(unsigned prot, const struct hx_fault *fault)
 	return false;
 }
 
-static void forget_page(const struct hx_space *s, uintptr_t page)
-{
-	const struct hx_tlb_range range = {.va = hx_va(page), .pages = 1, .asid = s->table.asid};
-	hx_hal_pt_publish(); /* absence may be cached at any level */
-	hx_hal_tlb_local(&range, 1);
-}
-
 /* Under the lock. OUT_OF_MEMORY: a frame or table frames are lacking. */
 static hx_status resolve(struct hx_space *s, const struct hx_fault *fault, struct hand *hand)
 {
@@ -69,7 +62,7 @@ static hx_status resolve(struct hx_space *s, const struct hx_fault *fault, struc
 		if ((t.flags & rights) != (flags & rights)) {
 			return HX_CORRUPTED;
 		}
-		forget_page(s, page.v);
+		hx_pagetable_forget_page(page);
 		return HX_OK;
 	}
 	if (!hand->held) {

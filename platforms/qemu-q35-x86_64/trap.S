@@ -13,7 +13,7 @@ hx_board_trap_entries:
 	.set vector, 0
 	.rept 256
 	.balign 16
-	.if vector >= 32 || ((WITH_ERROR_CODE >> vector) & 1) == 0
+	.if vector >= 32 || ((WITH_ERROR_CODE >> (vector & 31)) & 1) == 0
 	pushq $0
 	.endif
 	pushq $vector

@@ -95,6 +95,10 @@ void hx_board_traps_load(unsigned cpu)
 			 :
 			 : "m"(gdt), "m"(idt), "r"(selector)
 			 : "memory");
+	/* Where these tables lie is not for user mode to read. */
+	if (hx_x86_cpuid_if_any(7).ecx >> 2 & 1) {
+		hx_x86_write_cr4(hx_x86_read_cr4() | HX_X86_CR4_UMIP);
+	}
 }
 
 void *hx_board_task_state(void)

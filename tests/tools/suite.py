@@ -24,6 +24,7 @@ sys.path.insert(0, os.path.join(ROOT, "platforms", "tools"))
 # pylint: disable=wrong-import-position
 import check_layers
 import guest
+import port_size
 import tap
 
 JOBS = max(1, min(2, os.cpu_count() or 1))
@@ -96,6 +97,18 @@ def step_layers(report, name):
                         f"/* SPDX-License-Identifier: Apache-2.0 OR MIT */\n{text}")
             report.result(f"{name}/planted-{number}", bool(check_layers.check(copy)),
                           f"not seen: {path}: {text}")
+
+
+def step_port_size(report, name):
+    """The MMU part of each port fits on a page; a line too many is seen."""
+    for port, lines, complaint in port_size.check(ROOT):
+        report.result(f"{name}/{port}", not complaint, complaint or "")
+        with tempfile.TemporaryDirectory() as copy:
+            shutil.copytree(os.path.join(ROOT, "hal", port), os.path.join(copy, "hal", port))
+            with open(os.path.join(copy, "hal", port, "mmu.c"), "a", encoding="utf-8") as f:
+                f.write("int x;\n" * (port_size.LIMIT + 1 - lines))
+            report.result(f"{name}/{port}-planted", bool(port_size.check(copy)[0][2]),
+                          "a line above the limit is not seen")
 
 
 # (profile text, options, what the refusal must name; None: accepted)
@@ -495,6 +508,7 @@ QUICK, FULL, BOTH = "with --quick", "without --quick", "always"
 STEPS = [
     # name (results' names begin with it), function, when it runs
     ("layers", step_layers, BOTH),
+    ("port-size", step_port_size, BOTH),
     ("profiles", step_profiles, BOTH),
     ("unsupported-family", step_unsupported_family, BOTH),
     # Without optimisation and sanitizers the same tests build and run within the minute.

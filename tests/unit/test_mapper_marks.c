@@ -134,7 +134,7 @@ static void machine_writes(void)
 }
 
 static void note_release_leaf(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
-			 uint64_t flags)
+			      uint64_t flags)
 {
 	(void)context;
 	(void)pa;

@@ -5,11 +5,9 @@
  * A port is a folder hal/<port>/ with
  *   hx_port.h   static inline bodies of the functions marked [inline] below,
  *               found through the include path that Meson sets
- *   pte.h       geometry and PTE codec, pure C without a privileged
- *               instruction; hx_port.h includes it, so do the codec's tests
- *   *.c *.S     the rest
- * hal/PORTING.md lists them in the order in which to write them, hal/template
- * is a port that compiles and supports nothing.
+ *   pte.h       geometry and PTE codec, pure C without a privileged instruction
+ * and the rest in *.c and *.S. hal/PORTING.md lists them in the order in which to
+ * write them, hal/template is a port that compiles and supports nothing.
  *
  * The port translates and executes; it decides nothing. Walking, splitting,
  * gathering, CPU masks, ASID generations, thresholds and the order
@@ -29,8 +27,8 @@
 #define HX_PAGE_PRESENT       (UINT64_C(1) << 0)
 #define HX_PAGE_WRITABLE      (UINT64_C(1) << 1)
 #define HX_PAGE_USER          (UINT64_C(1) << 2)
-#define HX_PAGE_WRITE_THROUGH (UINT64_C(1) << 3)
-#define HX_PAGE_NO_CACHE      (UINT64_C(1) << 4)
+#define HX_PAGE_WRITE_THROUGH (UINT64_C(1) << 3) /* neither of these two: write-back */
+#define HX_PAGE_NO_CACHE      (UINT64_C(1) << 4) /* alone: device; both: write-combining */
 #define HX_PAGE_ACCESSED      (UINT64_C(1) << 5)
 #define HX_PAGE_DIRTY         (UINT64_C(1) << 6)
 #define HX_PAGE_HUGE          (UINT64_C(1) << 7) /* out: leaf above level 0 */
@@ -47,7 +45,6 @@
 /* ---- Geometry: what the MMU looks like, fixed after hx_hal_mmu_init() ---- */
 
 enum { HX_LEVELS_MAX = 5 };
-
 #define HX_MMU_BREAK_BEFORE_MAKE (1u << 0) /* invalidate between two valid values */
 #define HX_MMU_NEGATIVE_CACHING  (1u << 1) /* absent entries may be cached */
 #define HX_MMU_HARDWARE_AD       (1u << 2) /* the machine sets ACCESSED and DIRTY */
@@ -55,6 +52,7 @@ enum { HX_LEVELS_MAX = 5 };
 #define HX_MMU_NO_EXECUTE        (1u << 4) /* NO_EXECUTE is enforced */
 #define HX_MMU_EXECUTE_ONLY      (1u << 5) /* executable without readable exists */
 #define HX_MMU_USER_GUARD        (1u << 6) /* kernel mode: no USER code, data by user_access */
+#define HX_MMU_MEMORY_TYPES      (1u << 7) /* the cache flags rule; else the machine's map does */
 
 /*
  * Level 0 is the table whose entries map single pages; the root is level
@@ -79,7 +77,6 @@ extern struct hx_geometry hx_hal_geometry;
 /* ---- Page-table entries: the codec (pte.h) ---- */
 
 typedef uint64_t hx_pte; /* the value 0 is EMPTY in every port */
-
 enum hx_pte_kind {
 	HX_PTE_EMPTY, /* maps nothing */
 	HX_PTE_SOFT,  /* maps nothing, carries a payload of portable code */
@@ -109,19 +106,23 @@ enum hx_pte_kind {
  *     change only by exchange and update: no ACCESSED or DIRTY bit is lost
  * [inline] void hx_hal_pt_publish(void);
  *     after a batch of EMPTY or SOFT -> valid stores: makes them visible to
- *     this CPU's walker (a fence where absence may be cached, else nothing)
+ *     this CPU's walker (a fence where absence may be cached, else nothing). With
+ *     NEGATIVE_CACHING or BREAK_BEFORE_MAKE walkers may see no plain store before
+ *     it or a TLB operation of the CPU that stored
  */
 enum { HX_SOFT_BITS = 48 };
 
 /* ---- TLB ---- */
 
 enum { HX_ASID_KERNEL = 0 };
-
 /*
  * What to forget: @pages pages of the size of level @level from @va in address
- * space @asid. pages == 0 means the whole address space @asid; with @global
- * also entries marked GLOBAL, and then of every address space. @tables: table
- * frames were unhooked in the range, so cached upper-level entries must go too.
+ * space @asid, the one that the CPU has loaded unless @global is set. pages == 0
+ * means the whole address space. @tables: table frames were unhooked in the range,
+ * so cached upper-level entries must go too. @global: the range is of the kernel
+ * half, which every address space shows: entries marked GLOBAL go as well and, with
+ * pages == 0 or @tables, those of every address space. Single pages that are not
+ * GLOBAL may stay in those not loaded: with asid_bits > 0 the kernel half has none.
  */
 struct hx_tlb_range {
 	struct hx_va va;
@@ -144,8 +145,9 @@ HX_NODISCARD bool hx_hal_tlb_broadcast(const struct hx_tlb_range *ranges, unsign
 				       struct hx_cpus cpus);
 
 /**
- * Make @root the page table of this CPU under @asid.
- * @param keep  true: translations cached for @asid are still right
+ * Make @root the page table of this CPU under @asid, below 2^asid_bits.
+ * @param keep  true: translations cached for @asid are still right; false: forget
+ *              them, GLOBAL ones excepted. Without identifiers nothing is kept
  */
 void hx_hal_root_load(struct hx_pa root, uint16_t asid, bool keep);
 

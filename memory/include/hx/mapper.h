@@ -70,12 +70,15 @@ struct hx_pagetable {
 	bool kernel;  /* owns the kernel half; otherwise the user half */
 	bool sealed;  /* kernel: root entries of the kernel half are fixed */
 	bool huge;    /* leaves above level 0 are allowed */
-	uint16_t asid;
+	uint64_t asid_token; /* its address-space identifier (memory/mapper/asid.c); atomic */
 	/**
 	 * CPUs on which it is loaded; of the kernel's table: on which it, or one
-	 * that shares its half, is loaded. Atomic.
+	 * that shares its half, is loaded. Atomic, as are the two below.
 	 */
 	struct hx_cpus active;
+	struct hx_cpus cached; /* may have entries of it, loaded or not */
+	struct hx_cpus stale;  /* of these: forget them when it is loaded next */
+	uint32_t pruning; /* calls about to free a table that they have found EMPTY; atomic */
 	struct hx_pagetable *shared; /* whose kernel half this one shows; NULL: its own */
 	struct hx_stripe stripes[HX_STRIPES];
 };
@@ -128,11 +131,15 @@ void hx_pagetable_seal(struct hx_pagetable *t);
 
 /**
  * Load it on this CPU; @p previous is the table that was loaded here, NULL for a
- * foreign one (firmware's, the boot code's). Until a CPU has loaded another table
+ * foreign one (firmware's, the boot code's). Where the machine has address-space
+ * identifiers, what the CPU has cached of either is kept as far as it is right. Until a CPU has loaded another table
  * it takes part in every shootdown, so it must be able to serve interrupts.
  * Context: any
  */
 void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous);
+
+/** Forget one page on this CPU, and that it, or a table above it, was absent. */
+void hx_pagetable_forget_page(struct hx_va va);
 
 /**
  * Was @p fault spurious: does the table that this CPU has loaded allow the access
@@ -223,7 +230,9 @@ HX_NODISCARD hx_status hx_unmap_sparse(struct hx_pagetable *t, struct hx_va va, 
  * @return as hx_unmap(); INVALID_ARGUMENT (also: hiding elsewhere),
  *         PERMISSION_DENIED as hx_map()
  * Context: IRQ-safe; locks the range; never sleeps
- * Cost:    two descents per leaf table; at most one shootdown
+ * Cost:    two descents per leaf table; at most one shootdown, and on a machine that
+ *          demands break-before-make one more for each huge leaf that is split, and
+ *          one when a cache attribute changes beside a right that is taken away
  */
 HX_NODISCARD hx_status hx_update_flags(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
 				       uint64_t flags);

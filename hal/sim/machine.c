@@ -235,10 +235,12 @@ void hx_sim_configure(const struct hx_sim_config *c)
 	pthread_mutex_lock(&cpus_lock);
 	struct sim_cpu *me = this_cpu != NULL ? this_cpu : &sim_cpus[0];
 	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
-		struct sim_cpu *cpu = &sim_cpus[i];
-		if (cpu->owned && cpu != me && !plays(me, cpu)) {
+		if (sim_cpus[i].owned && &sim_cpus[i] != me && !plays(me, &sim_cpus[i])) {
 			sim_die("CPU %u runs while the machine is configured", i);
 		}
+	}
+	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
+		struct sim_cpu *cpu = &sim_cpus[i];
 		cpu->id = i;
 		cpu->owned = false;
 		cpu->irq_off = cpu->user_access = cpu->mmu_on = false;

@@ -544,6 +544,11 @@ static void fetch_anything(struct sim_cpu *cpu)
 				break;
 			}
 		}
+		/* Entries stand in clusters: not always the first of one. */
+		for (uint64_t skip = random_below(cpu, 16);
+		     skip > 0 && hx_hal_pte_load(&entries[(i + 1) % n]) != 0; skip--) {
+			i = (i + 1) % n;
+		}
 		va += (uint64_t)i * sim_level_bytes(level);
 		if (level == hx_hal_geometry.levels - 1u && i >= n / 2) { /* the kernel half */
 			va |= ~UINT64_C(0) << (hx_hal_geometry.va_bits - 1);

@@ -210,7 +210,18 @@ static bool is_settled(uint64_t flags)
 /* Where the machine demands it, a new cache attribute waits until the old is forgotten. */
 static bool is_broken(uint64_t old, uint64_t new)
 {
-	return hx_feature(HX_MMU_BREAK_BEFORE_MAKE) && ((old ^ new) & CACHE_FLAGS) != 0;
+	/* A GLOBAL entry would overlap what is cached without. */
+	return hx_feature(HX_MMU_BREAK_BEFORE_MAKE) &&
+	       (((old ^ new) & CACHE_FLAGS) != 0 || (new & ~old &HX_PAGE_GLOBAL) != 0);
+}
+
+/*
+ * After an entry was broken and made anew: may a CPU have cached meanwhile that it was
+ * absent, and not be able to take a spurious fault on it?
+ */
+static bool is_missed(const struct change *c)
+{
+	return c->cursor.t->kernel && hx_feature(HX_MMU_NEGATIVE_CACHING);
 }
 
 static void learn(const struct change *c, struct rule *r, hx_pte e)
@@ -280,7 +291,7 @@ static void split(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr
 		}
 	} while (!broken && !hx_hal_pte_update(p, &e, hx_hal_pte_table(frame)));
 	__atomic_fetch_add(&c->cursor.home->splits, 1, __ATOMIC_RELAXED);
-	if (!broken) {
+	if (!broken || is_missed(c)) {
 		/* A leaf became a table: where a fence with an address orders leaves only, it
 		 * is not enough. */
 		c->cursor.gather.tables = true;
@@ -604,7 +615,7 @@ static void update_leaf(const struct change *c, hx_pte *p, hx_pte e, unsigned le
  * A leaf that was hidden, or broken, is made anew. Nothing is cached of it but its
  * absence. Whether it was ACCESSED is not known any more: rather so.
  */
-static void show_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level)
+static void show_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr_t va)
 {
 	uint64_t payload = hx_hal_pte_payload(e);
 	uint64_t flags =
@@ -612,6 +623,10 @@ static void show_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level)
 	hx_hal_pte_store(
 		p, hx_hal_pte_leaf(hx_soft_pa(payload), hx_hal_pte_prot(flags, level), level));
 	c->remade = true;
+	if (is_missed(c)) {
+		hx_gather_add(&c->cursor.gather, va, hx_piece_last(va, UINTPTR_MAX, level), level);
+		c->cursor.gather.tables |= level > 0;
+	}
 }
 
 /* Entries of a table at level 0, which are never split. */
@@ -622,6 +637,7 @@ static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 		return;
 	}
 	struct rule rule = {0};
+	const uintptr_t page = (uintptr_t)hx_level_bytes(0);
 	hx_pte *begin = &table[hx_level_index(va, 0)], *end = &table[hx_level_index(last, 0)] + 1;
 	hx_pte *first = NULL, *after = NULL; /* of those that are stale */
 	for (hx_pte *p = begin; p < end;) {
@@ -633,7 +649,7 @@ static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 		hx_pte *run = p;
 		if (!rule.leaf || !rule.changed || (c->breaking && !rule.broken)) {
 			if (hx_hal_pte_kind(e, 0) == HX_PTE_SOFT && !c->breaking) {
-				show_leaf(c, p, e, 0);
+				show_leaf(c, p, e, 0, va + (uintptr_t)(p - begin) * page);
 			}
 			p++;
 			continue;
@@ -691,7 +707,7 @@ static void update(struct change *c, hx_pte *table, unsigned level, uintptr_t va
 				update_huge(c, p, e, level, va);
 			} else {
 				split(c, p, e, level, va);
-				if (!hx_feature(HX_MMU_BREAK_BEFORE_MAKE)) {
+				if (!hx_feature(HX_MMU_BREAK_BEFORE_MAKE) || is_missed(c)) {
 					hx_gather_add(&c->cursor.gather, va, to, level - 1);
 				}
 				e = hx_hal_pte_load(p);
@@ -701,7 +717,7 @@ static void update(struct change *c, hx_pte *table, unsigned level, uintptr_t va
 		if (kind == HX_PTE_TABLE) {
 			update(c, hx_child_of(e, level), level - 1, va, to);
 		} else if (kind == HX_PTE_SOFT && !c->breaking) {
-			show_leaf(c, p, e, level);
+			show_leaf(c, p, e, level, va);
 		}
 		if (to == last) {
 			return;

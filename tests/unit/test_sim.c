@@ -83,8 +83,12 @@ static void start(const struct hx_sim_config *c)
 
 static hx_pte *slot(uint64_t table, unsigned level, uint64_t va)
 {
-	unsigned shift = 12 + 9 * level;
-	return (hx_pte *)hx_ptr(hx_pa(table)) + (va >> shift & 511);
+	unsigned shift = 12;
+	for (unsigned l = 0; l < level; l++) {
+		shift += hx_hal_geometry.bits[l];
+	}
+	uint64_t mask = (UINT64_C(1) << hx_hal_geometry.bits[level]) - 1;
+	return (hx_pte *)hx_ptr(hx_pa(table)) + (va >> shift & mask);
 }
 
 /* The entry for va at level; tables on the way are made. */
@@ -626,6 +630,472 @@ HX_TEST(absence_is_cached_where_it_may_be)
 	HX_CHECK_EQUAL(stale_count, 0);
 }
 
+/* ---- Late stores ---- */
+
+static const struct hx_sim_config late = {
+	.prefetch = HX_SIM_OFF, .late_stores = HX_SIM_ON, .hardware_ad = HX_SIM_ON};
+
+static hx_pte leaf_of(uint64_t pa, uint64_t flags)
+{
+	return hx_hal_pte_leaf(hx_pa(pa), hx_hal_pte_prot(flags, 0), 0);
+}
+
+/* What makes a store of this CPU visible to its own walker. */
+enum how { NOTHING, PUBLISH, FLUSH, LOAD, LOAD_AND_KEEP, UPDATE, EXCHANGE, HOWS };
+
+static void make_visible(enum how how)
+{
+	hx_pte *other = entry_of(root, VA + 100 * PAGE, 0), e = *other;
+	switch (how) {
+	case PUBLISH:
+		hx_hal_pt_publish();
+		break;
+	case FLUSH:
+		flush_page(VA + 50 * PAGE);
+		break;
+	case LOAD:
+	case LOAD_AND_KEEP:
+		hx_hal_root_load(hx_pa(root), 0, how == LOAD_AND_KEEP);
+		break;
+	case UPDATE:
+		HX_CHECK(hx_hal_pte_update(other, &e, leaf_of(HX_MIB(32), RW)));
+		break;
+	case EXCHANGE:
+		(void)hx_hal_pte_exchange(other, leaf_of(HX_MIB(32), RW));
+		break;
+	case NOTHING:
+	case HOWS:
+		break;
+	}
+}
+
+HX_TEST(stores_are_late_until_they_are_published)
+{
+	for (enum how how = NOTHING; how < HOWS; how++) {
+		start(&late);
+		map(VA, frame_with(3), RW); /* the tables are there */
+		uint64_t pa = frame_with(4);
+		hx_pte *e = entry_of(root, VA + PAGE, 0);
+		hx_hal_pte_store(e, leaf_of(pa, RW));
+		HX_CHECK_EQUAL(hx_hal_pte_load(e), leaf_of(pa, RW)); /* software sees it */
+		make_visible(how);
+		bool seen = how != NOTHING && how != LOAD_AND_KEEP;
+		HX_CHECK_EQUAL(read_at(VA + PAGE), seen ? 4 : 0);
+		hx_hal_pt_publish();
+		HX_CHECK_EQUAL(read_at(VA + PAGE), 4);
+		HX_CHECK_EQUAL(stale_count, 0);
+	}
+}
+
+HX_TEST(an_entry_taken_away_late_is_still_walked)
+{
+	start(&late);
+	map(VA, frame_with(3), RW | HX_PAGE_ACCESSED | HX_PAGE_DIRTY);
+	hx_hal_pte_store(entry_of(root, VA, 0), 0);
+	HX_CHECK_EQUAL(read_at(VA), 3);
+	HX_CHECK_EQUAL(stale_count, 1);
+	flush_page(VA);
+	HX_CHECK_EQUAL(read_at(VA), 0);
+	/* The walker's own mark finds the entry as it is. */
+	map(VA + PAGE, frame_with(4), HX_PAGE_PRESENT);
+	hx_hal_pte_store(entry_of(root, VA + PAGE, 0), 0);
+	HX_CHECK_EQUAL(read_at(VA + PAGE), 0);
+	HX_CHECK_EQUAL(*entry_of(root, VA + PAGE, 0), 0);
+	HX_CHECK_EQUAL(stale_count, 1);
+}
+
+HX_TEST(late_stores_stay_in_order)
+{
+	enum { ROUNDS = 200, STORES = 12 };
+	start(&late);
+	uint64_t pa = frame_with(9);
+	unsigned some = 0;
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		for (unsigned i = 0; i < STORES; i++) {
+			(void)hx_hal_pte_exchange(entry_of(root, VA + i * PAGE, 0), 0);
+		}
+		hx_hal_tlb_local(&(struct hx_tlb_range){.tables = true}, 1);
+		for (unsigned i = 0; i < STORES; i++) {
+			hx_hal_pte_store(entry_of(root, VA + i * PAGE, 0), leaf_of(pa, RW));
+		}
+		unsigned visible = 0;
+		while (visible < STORES && read_at(VA + visible * PAGE) == 9) {
+			visible++;
+		}
+		for (unsigned i = visible; i < STORES; i++) {
+			HX_CHECK_EQUAL(read_at(VA + i * PAGE), 0);
+		}
+		some += visible > 0;
+		HX_CHECK(visible < STORES); /* the last one never comes by itself */
+		hx_hal_pt_publish();
+	}
+	HX_CHECK(some > ROUNDS / 4 && some < ROUNDS);
+}
+
+/* CPU 1 runs the same tables; this thread plays both. */
+static void play_two(void)
+{
+	hx_sim_play(1);
+	hx_hal_mmu_init();
+	hx_hal_root_load(hx_pa(root), 0, false);
+	hx_sim_play(0);
+}
+
+static uint64_t read_on(unsigned cpu, uint64_t va)
+{
+	hx_sim_play(cpu);
+	uint64_t value = read_at(va);
+	hx_sim_play(0);
+	return value;
+}
+
+HX_TEST(each_cpu_publishes_its_own_stores)
+{
+	start(&late);
+	map(VA, frame_with(3), RW);
+	play_two();
+	const uint64_t marks = HX_PAGE_ACCESSED | HX_PAGE_DIRTY; /* no walker marks it */
+	uint64_t pa = frame_with(4);
+	for (enum how how = PUBLISH; how <= FLUSH; how++) {
+		uint64_t va = VA + how * PAGE;
+		/* What another CPU does shows the store to its own walker alone. */
+		hx_hal_pte_store(entry_of(root, va, 0), leaf_of(pa, RW | marks));
+		hx_sim_play(1);
+		make_visible(how);
+		hx_sim_play(0);
+		HX_CHECK_EQUAL(read_on(1, va), 4);
+		HX_CHECK_EQUAL(read_on(0, va), 0);
+		hx_hal_pt_publish();
+		HX_CHECK_EQUAL(read_on(0, va), 4);
+	}
+	/* No walker goes back behind what it has seen. */
+	hx_pte *e = entry_of(root, VA + 9 * PAGE, 0);
+	hx_hal_pte_store(e, leaf_of(pa, RO | marks));
+	hx_sim_play(1);
+	make_visible(PUBLISH);
+	hx_sim_play(0);
+	hx_hal_pte_store(e, hx_hal_pte_soft(1));
+	HX_CHECK_EQUAL(read_on(1, VA + 9 * PAGE), 4);
+	HX_CHECK_EQUAL(read_on(0, VA + 9 * PAGE), 4);
+}
+
+HX_TEST(an_entry_overwritten_by_plain_stores_is_not_late)
+{
+	start(&late);
+	map(VA, frame_with(3), RW);
+	hx_pte *e = entry_of(root, VA + PAGE, 0);
+	hx_hal_pte_store(e, leaf_of(frame_with(4), RW));
+	*e = leaf_of(frame_with(5), RW); /* the table's frame was given to somebody else */
+	HX_CHECK_EQUAL(read_at(VA + PAGE), 5);
+}
+
+/* ---- Prefetch ---- */
+
+/* Entries that come by reading VA alone, of eight pages in other tables. */
+static unsigned fetched(const struct hx_sim_config *c, uint64_t flags, bool *marked)
+{
+	enum { FAR = 8, READS = 20000 };
+	start(c);
+	map(VA, frame_with(1), RW | HX_PAGE_ACCESSED);
+	for (unsigned i = 1; i <= FAR; i++) {
+		map(VA + i * HX_MIB(2), frame_with(1 + i), flags);
+#ifdef HX_SIM_CODEC_X86_64
+		*entry_of(root, VA + i * HX_MIB(2), 1) |= HX_X86_A;
+#endif
+	}
+	for (unsigned i = 0; i < READS; i++) {
+		HX_CHECK_EQUAL(read_at(VA), 1);
+	}
+	*marked = false;
+	for (unsigned i = 1; i <= FAR; i++) {
+		hx_pte *e = entry_of(root, VA + i * HX_MIB(2), 0);
+		*marked |= (hx_hal_pte_flags(*e, 0) & HX_PAGE_ACCESSED) != 0;
+		*e = 0;
+	}
+	return hx_sim_audit();
+}
+
+HX_TEST(what_can_be_reached_is_prefetched)
+{
+	const uint64_t unmarked = HX_PAGE_PRESENT, accessed = unmarked | HX_PAGE_ACCESSED;
+	struct hx_sim_config c = {.hardware_ad = HX_SIM_ON};
+	bool marked;
+	HX_CHECK_EQUAL(fetched(&c, accessed, &marked), 8);
+	HX_CHECK_EQUAL(fetched(&c, unmarked, &marked), 0);
+	HX_CHECK(!marked);
+	c.speculative_accessed = HX_SIM_ON;
+	HX_CHECK_EQUAL(fetched(&c, unmarked, &marked), 8);
+	HX_CHECK(marked);
+	c.hardware_ad = HX_SIM_OFF; /* then it cannot mark */
+	HX_CHECK_EQUAL(fetched(&c, unmarked, &marked), 0);
+	c.prefetch = HX_SIM_OFF;
+	HX_CHECK_EQUAL(fetched(&c, accessed, &marked), 0);
+}
+
+HX_TEST(a_flush_that_comes_too_early_is_in_vain)
+{
+	for (enum hx_sim_switch prefetch = HX_SIM_OFF; prefetch <= HX_SIM_ON; prefetch++) {
+		start(&(struct hx_sim_config){.prefetch = prefetch, .late_stores = HX_SIM_OFF});
+		map(VA, frame_with(1), RW | HX_PAGE_ACCESSED);
+		HX_CHECK_EQUAL(read_at(VA), 1);
+		flush_page(VA);
+		hx_hal_pte_store(entry_of(root, VA, 0), 0);
+		HX_CHECK_EQUAL(hx_sim_audit(), prefetch == HX_SIM_ON);
+	}
+}
+
+HX_TEST(a_freed_table_is_prefetched_from)
+{
+	enum { READS = 20000 };
+	start(&(struct hx_sim_config){.late_stores = HX_SIM_OFF});
+	map(VA, frame_with(1), RW | HX_PAGE_ACCESSED);
+	map(VA + HX_GIB(1), frame_with(2), RW | HX_PAGE_ACCESSED);
+	HX_CHECK_EQUAL(read_at(VA) + read_at(VA + HX_GIB(1)), 3);
+	hx_pte *upper = entry_of(root, VA, 1), *e = entry_of(root, VA, 0);
+	hx_hal_pte_store(upper, 0);
+	e[300] = leaf_of(frame_with(3), RW | HX_PAGE_ACCESSED); /* the frame's next life */
+	unsigned before = hx_sim_audit();
+	for (unsigned i = 0; i < READS; i++) {
+		HX_CHECK_EQUAL(read_at(VA + HX_GIB(1)), 2);
+	}
+	HX_CHECK_EQUAL(hx_sim_audit(), before + 1);
+}
+
+/* ---- Break before make ---- */
+
+HX_TEST(valid_entries_must_be_broken_before_they_change)
+{
+	struct hx_sim_config c = plain;
+	for (c.break_before_make = HX_SIM_OFF; c.break_before_make <= HX_SIM_ON;
+	     c.break_before_make++) {
+		bool wanted = c.break_before_make == HX_SIM_ON;
+		start(&c);
+		const uint64_t pa = frame_with(1), other = frame_with(2);
+		const uint64_t all = RW | HX_PAGE_ACCESSED | HX_PAGE_DIRTY;
+		const struct {
+			uint64_t before, after;
+			bool moved, conflicts;
+		} cases[] = {
+			{all, all, false, false},
+			{all, all, true, true},
+			{all, all & ~HX_PAGE_WRITABLE, false, false},
+			{all, all | HX_PAGE_USER, false, false},
+			{all, all & ~(HX_PAGE_ACCESSED | HX_PAGE_DIRTY), false, false},
+			{all, all | HX_PAGE_NO_CACHE, false, true},
+			{all | HX_PAGE_WRITE_THROUGH, all, false, true},
+			{all, all | HX_PAGE_GLOBAL, false, true},
+			{all | HX_PAGE_GLOBAL, all, false, false},
+		};
+		for (unsigned i = 0; i < HX_ARRAY_LENGTH(cases); i++) {
+			for (unsigned held = 0; held < 2; held++) { /* by a TLB; else it could be */
+				for (unsigned how = 0; how < 3; how++) {
+					hx_pte *e = entry_of(root, VA, 0);
+					hx_pte new = leaf_of(cases[i].moved ? other : pa,
+							     cases[i].after);
+					hx_pte old = leaf_of(pa, cases[i].before);
+					hx_hal_pte_store(e, 0);
+					hx_hal_tlb_local(&(struct hx_tlb_range){.global = true}, 1);
+					hx_hal_pte_store(e, old);
+					hx_hal_pt_publish();
+					HX_CHECK(!held || read_at(VA) == 1);
+					conflict_count = 0;
+					old = *e;
+					if (how == 0) {
+						hx_hal_pte_store(e, new);
+					} else if (how == 1) {
+						(void)hx_hal_pte_exchange(e, new);
+					} else {
+						HX_CHECK(hx_hal_pte_update(e, &old, new));
+					}
+					HX_CHECK_EQUAL(conflict_count,
+						       wanted && cases[i].conflicts);
+				}
+			}
+		}
+	}
+}
+
+HX_TEST(a_break_counts_once_it_is_invalidated)
+{
+	struct hx_sim_config c = plain;
+	c.break_before_make = HX_SIM_ON;
+	start(&c);
+	hx_pte first = leaf_of(frame_with(1), RW), second = leaf_of(frame_with(2), RW);
+	hx_pte *e = entry_of(root, VA, 0);
+	map(VA, frame_with(3), RW);
+	for (unsigned flushes = 0; flushes < 2; flushes++) {
+		hx_hal_pte_store(e, 0);
+		flush_page(VA);
+		hx_hal_pte_store(e, first);
+		hx_hal_pt_publish();
+		HX_CHECK_EQUAL(read_at(VA), 1);
+		conflict_count = 0;
+		(void)hx_hal_pte_exchange(e, hx_hal_pte_soft(0));
+		if (flushes) {
+			flush_page(VA);
+		}
+		hx_hal_pte_store(e, second);
+		HX_CHECK_EQUAL(conflict_count, !flushes);
+	}
+	/* Sizes: a huge leaf becomes a table that maps the same. */
+	uint64_t pa = take_frames(HX_MIB(2)), table = take_frames(PAGE), va = VA + HX_GIB(1);
+	map_at(va, pa, RW | HX_PAGE_ACCESSED, 1);
+	HX_CHECK(write_at(va, 1));
+	for (unsigned i = 0; i < 512; i++) {
+		*slot(table, 0, va + i * PAGE) = leaf_of(pa + i * PAGE, RW | HX_PAGE_ACCESSED);
+	}
+	conflict_count = 0;
+	(void)hx_hal_pte_exchange(entry_of(root, va, 1), hx_hal_pte_table(hx_pa(table)));
+	HX_CHECK_EQUAL(conflict_count, 1);
+	HX_CHECK(hx_sim_audit() > 0); /* both sizes may serve */
+	flush_page(va);
+	HX_CHECK_EQUAL(hx_sim_audit(), 0);
+	HX_CHECK_EQUAL(conflict_count, 1);
+	HX_CHECK_EQUAL(read_at(va), 1);
+	/* A table that nobody can reach is written as one likes. */
+	hx_hal_pte_store(slot(take_frames(PAGE), 0, va), first);
+	hx_pte *loose = slot(next_frame - PAGE, 0, va);
+	hx_hal_pte_store(loose, second);
+	HX_CHECK_EQUAL(conflict_count, 1);
+}
+
+HX_TEST(two_translations_of_one_address_are_a_conflict)
+{
+	struct hx_sim_config c = plain;
+	c.break_before_make = HX_SIM_ON;
+	start(&c);
+	map(VA, frame_with(1), HX_PAGE_PRESENT | HX_PAGE_ACCESSED);
+	HX_CHECK_EQUAL(read_at(VA), 1);
+	/* Another path to the address: the old page is still cached, and refuses the write. */
+	uint64_t table = take_frames(PAGE);
+	*slot(table, 0, VA) = leaf_of(frame_with(2), RW | HX_PAGE_ACCESSED | HX_PAGE_DIRTY);
+	hx_hal_pte_store(entry_of(root, VA, 1), 0);
+	hx_hal_tlb_local(&(struct hx_tlb_range){
+				 .va = hx_va(VA + PAGE), .pages = 1, .tables = true},
+			 1);
+	hx_hal_pte_store(entry_of(root, VA, 1), hx_hal_pte_table(hx_pa(table)));
+	HX_CHECK_EQUAL(conflict_count, 0);
+	hx_hal_pt_publish();
+	*slot(table, 0, VA + PAGE) = leaf_of(frame_with(3), RW | HX_PAGE_ACCESSED);
+	*slot(table, 0, VA) |= hx_hal_pte_prot(HX_PAGE_ACCESSED, 0);
+	HX_CHECK_EQUAL(read_at(VA + PAGE), 3); /* its neighbour comes with the line */
+	HX_CHECK_EQUAL(conflict_count, 1);
+}
+
+/* ---- Audits of what is released ---- */
+
+HX_TEST(released_frames_must_be_out_of_reach)
+{
+	struct hx_sim_config c = plain;
+	start(&c);
+	uint64_t pa = take_frames(4 * PAGE);
+	struct hx_pfn frame = hx_pa_to_pfn(hx_pa(pa));
+	*(uint64_t *)hx_ptr(hx_pa(pa + PAGE)) = 1;
+	map(VA, pa + PAGE, RW);
+	HX_CHECK_EQUAL(hx_sim_audit_release(frame, 4), 0);
+	HX_CHECK_EQUAL(read_at(VA), 1);
+	HX_CHECK_EQUAL(hx_sim_audit_release(frame, 4), 1); /* released while it is mapped */
+	HX_CHECK_EQUAL(hx_sim_audit_release(frame, 1), 0);
+	HX_CHECK_EQUAL(hx_sim_audit_release(hx_pfn(frame.v + 1), 1), 1);
+	HX_CHECK_EQUAL(hx_sim_audit_release(hx_pfn(frame.v + 2), 2), 0);
+	hx_hal_pte_store(entry_of(root, VA, 0), 0);
+	HX_CHECK_EQUAL(hx_sim_audit_release(frame, 4), 1);
+	flush_page(VA);
+	HX_CHECK_EQUAL(hx_sim_audit_release(frame, 4), 0);
+	/* A huge leaf reaches all of its frames. */
+	uint64_t huge = take_frames(HX_MIB(2)), at = VA + HX_GIB(1);
+	map_at(at, huge, RW, 1);
+	HX_CHECK(write_at(at, 1));
+	HX_CHECK_EQUAL(hx_sim_audit_release(hx_pfn((huge >> 12) + 511), 1), 1);
+	/* Tables, and the root itself. */
+	struct hx_pfn table = hx_pa_to_pfn(hx_hal_pte_pa(*entry_of(root, VA, 1), 1));
+	HX_CHECK_EQUAL(hx_sim_audit_release(table, 1), 1);
+	HX_CHECK_EQUAL(hx_sim_audit_release(hx_pa_to_pfn(hx_pa(root)), 1), 1);
+	/* The direct map may name a frame, while it says the same as the tables. */
+	uint64_t direct = -(UINT64_C(1) << (hx_hal_geometry.va_bits - 1)) + pa;
+	map(direct, pa, RW);
+	HX_CHECK(write_at(direct, 5));
+	HX_CHECK_EQUAL(hx_sim_audit_release(frame, 1), 0);
+	HX_CHECK_EQUAL(hx_sim_audit_release(frame, 2), 0);
+	hx_hal_pte_store(entry_of(root, direct, 0), 0);
+	HX_CHECK_EQUAL(hx_sim_audit_release(frame, 1), 1);
+	HX_CHECK_EQUAL(hx_sim_audit_release(frame, 2), 1);
+}
+
+/* ---- One thread, several CPUs ---- */
+
+static unsigned steps;
+
+static void count_step(void)
+{
+	steps++;
+	hx_hal_pte_store(entry_of(root, VA + PAGE, 0), 0); /* is not stepped itself */
+}
+
+HX_TEST(a_thread_plays_several_cpus)
+{
+	start(&(struct hx_sim_config){.broadcast = HX_SIM_OFF, .prefetch = HX_SIM_OFF});
+	map(VA, frame_with(5), RW);
+	play_two();
+	HX_CHECK_EQUAL(hx_hal_cpu_id(), 0);
+	HX_CHECK_EQUAL(read_on(1, VA), 5);
+	hx_hal_pte_store(entry_of(root, VA, 0), 0);
+	flush_page(VA);
+	HX_CHECK_EQUAL(read_on(0, VA), 0);
+	HX_CHECK_EQUAL(hx_sim_audit(), 1); /* CPU 1's */
+	/* The interrupt of the one that it does not play comes where the other waits. */
+	static const struct hx_tlb_range page = {.va = {VA}, .pages = 1};
+	posted = &page;
+	hx_hal_ipi_tlb(hx_cpus_of(1));
+	HX_CHECK_EQUAL(interrupts, 0);
+	hx_hal_relax();
+	HX_CHECK_EQUAL(interrupts, 1);
+	HX_CHECK_EQUAL(hx_hal_cpu_id(), 0);
+	HX_CHECK_EQUAL(hx_sim_audit(), 0);
+	HX_CHECK_EQUAL(read_on(1, VA), 0);
+	start(&plain); /* none of them runs any more */
+	HX_CHECK_EQUAL(hx_hal_cpu_id(), 0);
+}
+
+HX_TEST(a_test_is_let_in_between_two_steps)
+{
+	start(&plain);
+	map(VA, frame_with(5), RW);
+	hx_pte *p = entry_of(root, VA, 0), e = *p;
+	(void)entry_of(root, VA + PAGE, 0);
+	steps = 0;
+	hx_sim_on_step(count_step);
+	hx_hal_pte_store(p, e);
+	HX_CHECK_EQUAL(steps, 2); /* before and after */
+	(void)hx_hal_pte_exchange(p, e);
+	HX_CHECK(hx_hal_pte_update(p, &e, e));
+	HX_CHECK_EQUAL(steps, 6);
+	flush_page(VA);
+	hx_hal_root_load(hx_pa(root), 0, false);
+	hx_hal_pt_publish();
+	HX_CHECK_EQUAL(steps, 12);
+	hx_sim_on_step(NULL);
+	hx_hal_pte_store(p, e);
+	HX_CHECK_EQUAL(steps, 12);
+}
+
+HX_TEST(levels_may_have_other_sizes)
+{
+	start(&(struct hx_sim_config){.bits = {7, 8, 9, 6, 5}});
+	HX_CHECK_EQUAL(hx_hal_geometry.bits[1], 8);
+	unsigned bits = 12;
+	for (unsigned l = 0; l < hx_hal_geometry.levels; l++) {
+		bits += hx_hal_geometry.bits[l];
+	}
+	HX_CHECK_EQUAL(hx_hal_geometry.va_bits, bits);
+	uint64_t va = UINT64_C(0x6d2345) << 12, upper = va ^ UINT64_C(1) << (12 + 7 + 8);
+	map(va, frame_with(8), RW);
+	map(upper, frame_with(9), RW);
+	HX_CHECK_EQUAL(read_at(va), 8);
+	HX_CHECK_EQUAL(read_at(upper), 9);
+	HX_CHECK_EQUAL(read_at(va ^ UINT64_C(1) << (12 + 7)), 0);
+}
+
 /* ---- CPUs ---- */
 
 /* CPU 1 reads VA each time it is asked to. */
@@ -831,6 +1301,21 @@ HX_SUITE(sim, HX_CASE(leaves_of_every_size_translate), HX_CASE(accesses_of_every
 	 HX_CASE(a_stride_skips_what_it_skips),
 	 HX_CASE(a_freed_table_is_walked_until_tables_are_flushed),
 	 HX_CASE(absence_is_cached_where_it_may_be),
+	 HX_CASE(stores_are_late_until_they_are_published),
+	 HX_CASE(an_entry_taken_away_late_is_still_walked),
+	 HX_CASE(late_stores_stay_in_order),
+	 HX_CASE(each_cpu_publishes_its_own_stores),
+	 HX_CASE(an_entry_overwritten_by_plain_stores_is_not_late),
+	 HX_CASE(what_can_be_reached_is_prefetched),
+	 HX_CASE(a_flush_that_comes_too_early_is_in_vain),
+	 HX_CASE(a_freed_table_is_prefetched_from),
+	 HX_CASE(valid_entries_must_be_broken_before_they_change),
+	 HX_CASE(a_break_counts_once_it_is_invalidated),
+	 HX_CASE(two_translations_of_one_address_are_a_conflict),
+	 HX_CASE(released_frames_must_be_out_of_reach),
+	 HX_CASE(a_thread_plays_several_cpus),
+	 HX_CASE(a_test_is_let_in_between_two_steps),
+	 HX_CASE(levels_may_have_other_sizes),
 	 HX_CASE(another_cpu_stays_stale_until_it_is_told),
 	 HX_CASE(interrupts_wait_until_they_are_on), HX_CASE(any_thread_is_a_cpu_while_it_lives),
 	 HX_CASE(only_memory_can_be_touched), HX_CASE(hostile_words_of_firmware_are_carried),

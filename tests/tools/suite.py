@@ -224,6 +224,7 @@ LINT_CONFIGURATIONS = [
     ("hosted", ["-Dtests=enabled"]),
     ("riscv64", ["--cross-file", os.path.join(ROOT, "platforms", "cross", "riscv64-clang.ini")]),
     ("x86_64", ["--cross-file", os.path.join(ROOT, "platforms", "cross", "x86_64-clang.ini")]),
+    ("aarch64", ["--cross-file", os.path.join(ROOT, "platforms", "cross", "aarch64-clang.ini")]),
 ]
 # The analyzer's paths through a function end after so many steps. Its own limit, ten times
 # as much, costs eight times the time and found nothing more in hal/ and memory/.
@@ -441,7 +442,7 @@ PIECES_SEEN = ["0x000088000000 + 0x000004000000  node 0  RAM",
 # (name, family, arguments of platforms/boot or what makes them, words that must stand in the
 # log, exit well?)
 def boots(directory):
-    for family in ("riscv64", "x86_64"):
+    for family in ("riscv64", "x86_64", "aarch64"):
         yield f"{family}-default", family, [], [], True
         for profile in ("minimal", "server"):
             yield f"{family}-{profile}", family, ["--profile", profile], [], True
@@ -466,6 +467,10 @@ def boots(directory):
            ["--machine=iso", "--initrd", os.path.join(ROOT, "README.md")],
            ["  node 0  initrd"], True)
     yield "x86_64-qemu64", "x86_64", ["--cpu", "qemu64"], [], True
+    for machine in ("gicv3", "el2"):
+        yield f"aarch64-{machine}", "aarch64", ["--machine", machine], [], True
+    # No hardware-managed ACCESSED and DIRTY, no PAN, identifiers of 8 bits.
+    yield "aarch64-cortex-a53", "aarch64", ["--cpu", "cortex-a53"], [], True
     yield "riscv64-sv39", "riscv64", ["--append", "hx.paging=sv39"], ["3 levels"], True
     yield "riscv64-sv57", "riscv64", ["--append", "hx.paging=sv57"], ["5 levels"], True
     yield "x86_64-la57", "x86_64", ["--append", "hx.paging=la57"], ["5 levels"], True
@@ -563,6 +568,8 @@ STEPS = [
     ("guest-riscv64-clang", guests("riscv64", "clang"), FULL),
     ("guest-x86_64-gcc", guests("x86_64", "gcc"), FULL),
     ("guest-x86_64-clang", guests("x86_64", "clang"), FULL),
+    ("guest-aarch64-gcc", guests("aarch64", "gcc"), FULL),
+    ("guest-aarch64-clang", guests("aarch64", "clang"), FULL),
     ("boots", step_boots, FULL),
 ]
 

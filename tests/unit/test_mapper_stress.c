@@ -50,7 +50,7 @@ struct page {
 
 static struct hx_pagetable tables[TABLES];
 static struct page pages[TABLES][PAGES];
-static unsigned loaded[CPUS]; /* table */
+static unsigned loaded[CPUS];   /* table */
 static unsigned recent[TABLES]; /* page where something happened last */
 static struct hx_random dice;
 static uint64_t first_seed = 1, seed;
@@ -484,7 +484,8 @@ static void step(void)
 	unsigned me = hx_hal_cpu_id(), other = (me + 1 + (unsigned)roll(CPUS - 1)) % CPUS;
 	unsigned long irq = hx_hal_irq_save();
 	if (irq && call.table == TABLES && !call.load) {
-		operate(me, loaded[me]); /* interrupts are on: a handler may make calls of its own */
+		operate(me,
+			loaded[me]); /* interrupts are on: a handler may make calls of its own */
 	}
 	hx_hal_irq_restore(irq);
 	if (call.table < TABLES) {
@@ -606,7 +607,7 @@ HX_TEST(random_programs_leave_nothing_stale)
 
 /* ---- CPUs that take their time ---- */
 
-static bool stop; /* atomic */
+static bool stop;        /* atomic */
 static unsigned running; /* atomic */
 
 /* On any thread, at any step: now and then others get far ahead. */
@@ -640,8 +641,8 @@ static void wander(void *argument)
 	__atomic_fetch_sub(&running, 1, __ATOMIC_ACQ_REL);
 }
 
-static void audit_release(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
-			  uint64_t flags)
+static void audit_leaf(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+		       uint64_t flags)
 {
 	(void)context;
 	(void)flags;
@@ -649,6 +650,11 @@ static void audit_release(void *context, struct hx_va va, struct hx_pa pa, uint6
 		fail("a frame that can be reached is released", 1,
 		     (unsigned)((va.v - window(1)) / PAGE));
 	}
+}
+
+static void audit_release(void *context, const struct hx_released *batch)
+{
+	world_each_leaf(batch, audit_leaf, context);
 }
 
 static void ignore_stale(const struct hx_sim_stale *s)

@@ -17,7 +17,7 @@ def parse(argv):
         prog="platforms/boot",
         description="Build the demo kernel, boot it under QEMU, show its log as it comes.",
         epilog="Exit status 0 only if every board booted said that all is well.")
-    p.add_argument("board", nargs="?", default="all", choices=["riscv64", "x86_64", "all"])
+    p.add_argument("board", nargs="?", default="all", choices=[*guest.MACHINES, "all"])
     p.add_argument("--profile", default="", metavar="NAME",
                    help="minimal, server (platforms/profiles), or the path of a helix.toml; "
                         "default: the board's own")
@@ -26,11 +26,12 @@ def parse(argv):
     p.add_argument("--append", default="", metavar="ARGS",
                    help='kernel command line, such as "hx.physical=bitmap hx.heap=simple"')
     p.add_argument("--machine", metavar="NAME", default=None,
-                   help="x86_64: q35 (default), pc, microvm, iso (GRUB image, multiboot2)")
+                   help="x86_64: q35 (default), pc, microvm, iso (GRUB image, multiboot2); "
+                        "aarch64: virt (default), gicv3, el2")
     p.add_argument("--cpu", default=None, metavar="MODEL", help="QEMU's CPU model")
     p.add_argument("--initrd", default=None, metavar="FILE")
     p.add_argument("--dtb", default=None, metavar="FILE",
-                   help="riscv64: the device tree to boot with; default: QEMU's own")
+                   help="riscv64, aarch64: the device tree to boot with; default: QEMU's own")
     p.add_argument("--compiler", default="gcc", choices=["gcc", "clang"])
     p.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     p.add_argument("--timeout", type=float, default=120, metavar="S", help="for each boot")
@@ -45,8 +46,8 @@ def parse(argv):
     for option, path in (("--initrd", args.initrd), ("--dtb", args.dtb)):
         if path and not os.path.isfile(path):
             p.error(f"{option}: no file {path}")
-    if args.dtb and args.board != "riscv64":
-        p.error("--dtb: for riscv64 alone")
+    if args.dtb and args.board not in ("riscv64", "aarch64"):
+        p.error("--dtb: for riscv64 or aarch64 alone")
     return args
 
 
@@ -87,6 +88,10 @@ def boot(family, args):
         image = kernel
         if machine == "iso":
             image = os.path.join(directory, "helix.iso")
+        flat = family == "aarch64" and args.initrd
+        if flat:  # QEMU tells a flat image alone where the initrd is
+            image = os.path.join(directory, "helix.bin")
+            commands.append([guest.OBJCOPY, "-O", "binary", kernel, image])
         line = guest.command(family, image, machine, args.mem, args.smp, args.append, args.cpu,
                              args.initrd, args.dtb)
         if args.dry_run:
@@ -112,7 +117,7 @@ def boot(family, args):
 
 def main(argv):
     args = parse(argv)
-    families = ["riscv64", "x86_64"] if args.board == "all" else [args.board]
+    families = list(guest.MACHINES) if args.board == "all" else [args.board]
     try:
         results = [boot(family, args) for family in families]
     except KeyboardInterrupt:

@@ -14,8 +14,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 MACHINES = {
     "riscv64": ["virt"],
     "x86_64": ["q35", "pc", "microvm", "iso"],
+    "aarch64": ["virt", "gicv3", "el2"],
 }
-BOARDS = {"riscv64": "qemu-virt-riscv64", "x86_64": "qemu-q35-x86_64"}
+BOARDS = {"riscv64": "qemu-virt-riscv64", "x86_64": "qemu-q35-x86_64",
+          "aarch64": "qemu-virt-aarch64"}
+# Versions of the interrupt controller; with el2 the kernel is entered at EL2.
+AARCH64_OPTIONS = {"virt": "gic-version=2", "gicv3": "gic-version=3",
+                   "el2": "gic-version=3,virtualization=on"}
+OBJCOPY = "aarch64-linux-gnu-objcopy"
 
 
 def mebibytes(size):
@@ -68,6 +74,9 @@ def command(family, kernel, machine=None, memory="256M", cpus=4, append="", cpu=
     options = "memory-backend=ram0"
     if family == "riscv64":
         line = ["qemu-system-riscv64", "-M", f"{machine},{options}", "-bios", "default"]
+    elif family == "aarch64":
+        line = ["qemu-system-aarch64", "-M", f"virt,{AARCH64_OPTIONS[machine]},{options}",
+                "-cpu", cpu or "max", "-semihosting"]
     else:
         board = "q35" if machine == "iso" else machine
         # -cpu max has 40 bits of physical address unless told otherwise.

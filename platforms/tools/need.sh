@@ -33,6 +33,7 @@ need() {
 BUILD_PACKAGES="gcc libc6-dev meson ninja-build python3 pkg-config"
 RISCV64_PACKAGES="gcc-riscv64-linux-gnu qemu-system-misc opensbi"
 X86_64_PACKAGES="qemu-system-x86"
+AARCH64_PACKAGES="gcc-aarch64-linux-gnu binutils-aarch64-linux-gnu qemu-system-arm"
 case "$(uname -m)" in
 x86_64) ;;
 *) X86_64_PACKAGES="$X86_64_PACKAGES gcc-x86-64-linux-gnu" ;;

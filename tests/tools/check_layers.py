@@ -15,7 +15,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FREESTANDING = {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h", "stdalign.h", "limits.h",
                 "float.h", "iso646.h", "stdnoreturn.h", "stdatomic.h"}
-PORTS = ["x86_64", "riscv64", "sim", "template"]
+PORTS = ["x86_64", "riscv64", "aarch64", "sim", "template"]
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 CONDITION = re.compile(r"^\s*#\s*(?:if|ifdef|ifndef|elif)\b(.*)$", re.MULTILINE)
 ARCHITECTURE = re.compile(r"__(x86_64|amd64|i386|riscv|aarch64|arm)(_|\b)", re.IGNORECASE)

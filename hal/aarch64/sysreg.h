@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* aarch64: system registers and barriers. */
+#ifndef HX_AARCH64_SYSREG_H
+#define HX_AARCH64_SYSREG_H
+
+#include <stdint.h>
+
+#define HX_SYS_READ(name)                                                                          \
+	({                                                                                         \
+		uint64_t value_;                                                                   \
+		__asm__ volatile("mrs %0, " #name : "=r"(value_) : : "memory");                    \
+		value_;                                                                            \
+	})
+#define HX_SYS_WRITE(name, value)                                                                  \
+	__asm__ volatile("msr " #name ", %0" : : "r"((uint64_t)(value)) : "memory")
+
+/* Barriers: dsb with its domain and kind, isb. */
+#define HX_DSB(kind) __asm__ volatile("dsb " #kind : : : "memory")
+#define HX_ISB()     __asm__ volatile("isb" : : : "memory")
+
+/* TLB maintenance, with and without an operand. */
+#define HX_TLBI(op)          __asm__ volatile("tlbi " #op : : : "memory")
+#define HX_TLBI_OF(op, what) __asm__ volatile("tlbi " #op ", %0" : : "r"(what) : "memory")
+
+#endif

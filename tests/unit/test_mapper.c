@@ -1231,6 +1231,10 @@ HX_TEST(flushes_are_counted_and_few)
 {
 	open_frames();
 	HX_BAIL();
+	if (hx_hal_geometry.features & HX_MMU_BREAK_BEFORE_MAKE) {
+		hx_test_skip("each break has a flush of its own");
+		return;
+	}
 	struct hx_pagetable *machine_table = hx_test_machine()->kernel_table;
 	struct hx_pagetable_config c = config();
 	c.kernel = machine_table;

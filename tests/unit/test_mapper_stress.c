@@ -31,10 +31,10 @@
 
 enum {
 	CPUS = 4,
-	TABLES = 4,    /* the first is the kernel's */
-	PAGES = 1024,  /* of a table's window */
-	ALTS = 4,      /* frames that a page may have */
-	FRAMES = 1024, /* for tables */
+	TABLES = 4,     /* the first is the kernel's */
+	PAGES = 1024,   /* of a table's window */
+	ALTS = 4,       /* frames that a page may have */
+	FRAMES = 1024,  /* for tables */
 	PROGRAM = 2500, /* operations of one seed */
 };
 
@@ -50,7 +50,7 @@ struct page {
 
 static struct hx_pagetable tables[TABLES];
 static struct page pages[TABLES][PAGES];
-static unsigned loaded[CPUS]; /* table */
+static unsigned loaded[CPUS];   /* table */
 static unsigned recent[TABLES]; /* page where something happened last */
 static struct hx_random dice;
 static uint64_t first_seed = 1, seed;
@@ -330,10 +330,10 @@ static void unmap(unsigned table)
 	given_back.table = table;
 	given_back.pages = given_back.wrong = 0;
 	begin(table, first, end);
-	hx_status s = sparse ? hx_unmap_sparse(&tables[table], va, (end - first) * PAGE,
-					       note_release, NULL)
-			     : hx_unmap(&tables[table], va, (end - first) * PAGE, note_release,
-					NULL);
+	hx_status s =
+		sparse ? hx_unmap_sparse(&tables[table], va, (end - first) * PAGE, note_release,
+					 NULL)
+		       : hx_unmap(&tables[table], va, (end - first) * PAGE, note_release, NULL);
 	finish();
 	check_status(s, wanted, "hx_unmap()");
 	if (given_back.pages != (s == HX_OK ? mapped : 0) || given_back.wrong > 0) {
@@ -354,9 +354,9 @@ static void update(unsigned table)
 	uint64_t flags = hide ? 0 : random_flags(table);
 	struct hx_va va = hx_va(va_of(table, first));
 	begin(table, first, end);
-	hx_status s = sparse ? hx_update_flags_sparse(&tables[table], va, (end - first) * PAGE,
-						      flags)
-			     : hx_update_flags(&tables[table], va, (end - first) * PAGE, flags);
+	hx_status s =
+		sparse ? hx_update_flags_sparse(&tables[table], va, (end - first) * PAGE, flags)
+		       : hx_update_flags(&tables[table], va, (end - first) * PAGE, flags);
 	finish();
 	check_status(s, wanted, "hx_update_flags()");
 	for (unsigned i = first; s == HX_OK && i < end; i++) {
@@ -617,7 +617,7 @@ HX_TEST(random_programs_leave_nothing_stale)
 
 /* ---- CPUs that take their time ---- */
 
-static bool stop; /* atomic */
+static bool stop;        /* atomic */
 static unsigned running; /* atomic */
 
 /* On any thread, at any step: now and then others get far ahead. */

@@ -57,12 +57,16 @@ static bool read_size(const char *text, uint64_t *out)
 
 static struct hx_sim_config machine; /* its switches */
 
+enum { ASID_BITS = 12 }; /* of a machine that has them: as x86_64 */
+
 bool hx_hosted_features(const char *words)
 {
+	static enum hx_sim_switch asids;
 	static const struct {
 		const char *name;
 		enum hx_sim_switch *to;
 	} known[] = {
+		{"asids", &asids},
 		{"broadcast", &machine.broadcast},
 		{"hardware-ad", &machine.hardware_ad},
 		{"user-guard", &machine.user_guard},
@@ -80,6 +84,7 @@ bool hx_hosted_features(const char *words)
 		*known[i].to = *words == '+' ? HX_SIM_ON : HX_SIM_OFF;
 		words += length;
 	}
+	machine.asid_bits = asids == HX_SIM_ON ? ASID_BITS : 0;
 	return true;
 }
 

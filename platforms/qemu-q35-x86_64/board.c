@@ -158,9 +158,11 @@ const struct hx_boot_args *hx_platform_boot_args(void)
 	if (section_count > 0) {
 		return &arguments;
 	}
+	static const char *const own_keys[] = {"hx.paging", NULL};
 	describe_image();
 	arguments = (struct hx_boot_args){
 		.command_line = hx_x86_command_line(),
+		.own_keys = own_keys,
 		.arena = hx_boot_arena,
 		.arena_va = hx_va((uintptr_t)hx_boot_arena),
 		.sections = sections,
@@ -190,6 +192,30 @@ static void silence_pic(uint16_t command, uint16_t data, uint8_t vector, uint8_t
 	hx_x86_out8(data, 0xff); /* all masked */
 }
 
+/*
+ * hx.paging=la48 (default: 4 levels) or la57 (5 levels). Before hx_hal_mmu_init(),
+ * which finds what is chosen here in CR4.
+ */
+static void choose_paging(void)
+{
+	char word[8];
+	if (!hx_command_line_get(hx_x86_command_line(), "hx.paging", word, sizeof word) ||
+	    hx_streq(word, "la48")) {
+		return;
+	}
+	if (!hx_streq(word, "la57")) {
+		hx_log("[hx:stage 1] refused: hx.paging=%s; allowed: la48 la57", word);
+		hx_platform_exit(false);
+	}
+	if (!(hx_x86_cpuid_if_any(7).ecx >> 16 & 1)) {
+		hx_log("[hx:stage 1] refused: this machine has no %s", word);
+		hx_platform_exit(false);
+	}
+	hx_board_five_levels();
+	hx_hal_direct_offset = 0xff00000000000000;
+	hx_board_traps_load(0); /* again: on the way the segments were others */
+}
+
 _Noreturn void hx_board_start(uint32_t protocol, uint32_t info)
 {
 	console_start();
@@ -198,7 +224,6 @@ _Noreturn void hx_board_start(uint32_t protocol, uint32_t info)
 	hx_log_to(hx_platform_write);
 	hx_panic_handler = panic;
 	hx_board_traps_load(0);
-	hx_hal_mmu_init();
 
 	struct hx_x86_boot boot = {
 		.protocol = protocol,
@@ -211,6 +236,8 @@ _Noreturn void hx_board_start(uint32_t protocol, uint32_t info)
 		hx_log("[hx:stage 1] refused: %s", wrong);
 		hx_platform_exit(false);
 	}
+	choose_paging();
+	hx_hal_mmu_init();
 	hx_board_trampoline_install();
 	if (hx_x86_apic_start()) {
 		hx_x86_apic_assign(0, hx_x86_apic_id());

@@ -28,6 +28,9 @@ enum { /* selectors: see trap.c */
 extern uint8_t hx_board_stacks[HX_BOARD_CPUS][HX_BOARD_STACKS_BYTES];
 extern const uint8_t hx_board_trampoline[], hx_board_trampoline_end[];
 
+/** Go on with five levels of page tables; leaves boot.S's segments behind. */
+void hx_board_five_levels(void);
+
 /* ---- board.c ---- */
 
 /** First C code of the boot CPU. */

@@ -15,6 +15,16 @@
  *      0xffff800000000000 + pa   direct map, never executable
  *      0xffffffff80000000 + pa   the image: first GiB only
  *
+ * When five levels are asked for, the first CPU leaves long mode once more (they can
+ * only be switched while paging is off) and enters it with one table on top, in which
+ * the tables above appear three times:
+ *
+ *      0x0000000000000000        identity
+ *      0xff00000000000000 + pa   direct map, the lowest kernel address of five levels
+ *      0xffff000000000000        all of the upper half above
+ *
+ * Every other CPU starts as the first one goes on: boot_cr4, boot_root.
+ *
  * .boot.* is linked where it is loaded, all else 0xffffffff80000000 higher.
  */
 
@@ -36,7 +46,9 @@
 #define TABLE     0x03 /* P W */
 #define TABLE_NX  0x80000000 /* in the upper half of the entry */
 
+#define CR0_PG    0x80000000
 #define CR4_PAE   0x20
+#define CR4_LA57  0x1000
 #define MSR_EFER  0xc0000080
 #define EFER_LME  0x100
 #define EFER_NXE  0x800
@@ -122,13 +134,19 @@ hx_board_multiboot2_entry:
 	movl $boot_pdpt + TABLE, boot_pml4 + 256 * 8
 	movl $TABLE_NX, boot_pml4 + 256 * 8 + 4
 	movl $boot_pdpt_image + TABLE, boot_pml4 + 511 * 8
+	movl $boot_pml4 + TABLE, boot_pml5
+	movl $boot_pml4 + TABLE, boot_pml5 + 256 * 8
+	movl $TABLE_NX, boot_pml5 + 256 * 8 + 4
+	movl $boot_pml4 + TABLE, boot_pml5 + 511 * 8
+	movl $CR4_PAE, boot_cr4
+	movl $boot_pml4, boot_root
 	movl %esp, %ebx
 
 /* Every CPU; %ebp says how it came here. */
 enter_long_mode:
-	movl $CR4_PAE, %eax
+	movl boot_cr4, %eax
 	movl %eax, %cr4
-	movl $boot_pml4, %eax
+	movl boot_root, %eax
 	movl %eax, %cr3
 	movl $MSR_EFER, %ecx
 	rdmsr
@@ -168,7 +186,26 @@ no_long_mode:
 no_nx:
 	.asciz "# [hx:stage 1] refused: this CPU has no no-execute pages\n"
 
+/* From 64 bits, on the identity map: paging off, the level added, paging on. */
+change_levels:
+	movl %cr0, %eax
+	andl $~CR0_PG, %eax
+	movl %eax, %cr0
+	movl %cr4, %eax
+	orl $CR4_LA57, %eax
+	movl %eax, %cr4
+	movl boot_root, %eax
+	movl %eax, %cr3
+	movl %cr0, %eax
+	orl $CR0_PG, %eax
+	movl %eax, %cr0
+	ljmp $CODE64, $levels_changed
+
 	.code64
+levels_changed:
+	movq $back_with_five_levels, %rax
+	jmp *%rax
+
 in_long_mode:
 	movl $DATA, %eax
 	movl %eax, %ds
@@ -190,11 +227,13 @@ boot_gdt:
 boot_gdt_end:
 boot_gdt_pointer:
 	.short boot_gdt_end - boot_gdt - 1
-	.long boot_gdt
+	.quad boot_gdt /* in 32-bit mode the lower half counts */
 
 	.section .boot.bss, "aw", @nobits
 	.balign 4096
 boot_tables:
+boot_pml5:
+	.skip 4096
 boot_pml4:
 	.skip 4096
 boot_pdpt:
@@ -204,6 +243,12 @@ boot_pdpt_image:
 boot_pd:
 	.skip 4 * 4096
 boot_tables_end:
+boot_cr4: /* with what every CPU enters long mode */
+	.skip 4
+boot_root:
+	.skip 4
+stack_kept:
+	.skip 8
 
 /* ---- 64 bits, in the image ---- */
 
@@ -226,6 +271,35 @@ high_entry:
 1:	movq hx_board_secondary_stack_top(%rip), %rsp
 	call hx_board_start_secondary
 	ud2
+
+/*
+ * void hx_board_five_levels(void): only on the boot tables, with interrupts off.
+ * Segments are those of boot_gdt afterwards.
+ */
+	.global hx_board_five_levels
+hx_board_five_levels:
+	pushq %rbx
+	pushq %rbp
+	pushq %r12
+	pushq %r13
+	pushq %r14
+	pushq %r15
+	movq %rsp, stack_kept
+	movl $CR4_PAE | CR4_LA57, boot_cr4
+	movl $boot_pml5, boot_root
+	lgdt boot_gdt_pointer
+	pushq $CODE32
+	pushq $change_levels
+	lretq
+back_with_five_levels:
+	movq stack_kept, %rsp /* 32-bit code keeps no upper halves */
+	popq %r15
+	popq %r14
+	popq %r13
+	popq %r12
+	popq %rbp
+	popq %rbx
+	ret
 
 	.section .stacks, "aw", @nobits
 	.global hx_board_stacks

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
  * The TAP kernel: boots the whole stack on a board, then runs the suites that
- * hosted runs share. "suite=NAME" on the command line runs one of them.
+ * hosted runs share. "suite=NAME" on the command line runs one of them, "show=leaves"
+ * none: it prints a page table for the machine's monitor to be asked about.
  */
 #include <hx/platform.h>
 
+#include "guest.h"
 #include "hx_test.h"
 #include "machine.h"
 
@@ -33,6 +35,11 @@ const struct hx_test_machine *hx_test_machine(void)
 struct hx_system *hx_test_system(void)
 {
 	return &sys;
+}
+
+void hx_test_readers(bool run)
+{
+	(void)run;
 }
 
 static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -78,6 +85,11 @@ void hx_main(void)
 	}
 	machine = hx_test_machine_of(&sys);
 
+	char show[16];
+	if (hx_command_line_get(sys.command_line, "show", show, sizeof show) &&
+	    hx_streq(show, "leaves")) {
+		hx_guest_show_leaves();
+	}
 	unsigned planned = 0, number = 0, failed = 0;
 	for (unsigned i = 0; i < HX_ARRAY_LENGTH(suites); i++) {
 		planned += wanted(suites[i]) ? suites[i]->count : 0;

@@ -36,6 +36,12 @@ const struct hx_test_machine *hx_test_machine(void);
 /** Hosted: what must hold when a case has ended. Absent where no case uses the machine. */
 void hx_test_end(void);
 
+/**
+ * While @p run, tables change under CPUs that read: a stale use may belong to a change
+ * that has not returned yet, and only the readers can tell. Guests: nothing.
+ */
+void hx_test_readers(bool run);
+
 /** The same machine's whole system. */
 struct hx_system *hx_test_system(void);
 

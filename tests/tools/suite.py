@@ -37,6 +37,7 @@ class Report:
         self.pattern = pattern
         self.passed = self.failed = self.skipped = 0
         self.failures = []
+        self.stress = 0  # operations
 
     def wants(self, name):
         return not self.pattern or re.search(self.pattern, name)
@@ -471,6 +472,14 @@ def boots(directory):
     # No hardware-managed ACCESSED and DIRTY, no PAN, identifiers of 8 bits.
     yield "aarch64-cortex-a53", "aarch64", ["--cpu", "cortex-a53"], [], True
     yield "riscv64-sv39", "riscv64", ["--append", "hx.paging=sv39"], ["3 levels"], True
+    yield "riscv64-sv57", "riscv64", ["--append", "hx.paging=sv57"], ["5 levels"], True
+    yield "x86_64-la57", "x86_64", ["--append", "hx.paging=la57"], ["5 levels"], True
+    yield ("x86_64-iso-la57", "x86_64", ["--machine=iso", "--append", "hx.paging=la57"],
+           ["5 levels"], True)
+    yield ("x86_64-without-la57", "x86_64", ["--cpu=qemu64", "--append", "hx.paging=la57"],
+           ["refused: this machine has no la57"], False)
+    yield ("x86_64-paging-misspelt", "x86_64", ["--append", "hx.paging=la75"],
+           ["hx.paging=la75; allowed: la48 la57"], False)
     yield ("riscv64-pieces", "riscv64",
            lambda: ["--dtb", memory_dtb(os.path.join(directory, "pieces.dtb"), PIECES)],
            PIECES_SEEN, True)
@@ -503,7 +512,33 @@ def step_boots(report, name):
                           f"{'0' if well else 'not 0'}")
 
 
+def step_stress(report, name):
+    """Random programs against the mapper, as many operations as --stress says."""
+    for paging in ("x86_64", "sv39", "sv48", "bbm"):
+        full = f"{name}/{paging}"
+        if not report.wants(full):
+            continue
+        folder = build(report, full, ["-Dtests=enabled", "--buildtype=release",
+                                      f"-Dsim_paging={paging}"])
+        if folder:
+            seconds = 600 + report.stress // 10_000
+            status, output = run(
+                [os.path.join(folder, "tests", "unit", "test-mapper_stress")], timeout=seconds,
+                env={"HX_STRESS_OPERATIONS": str(report.stress),
+                     "CK_TIMEOUT_MULTIPLIER": str(seconds)})
+            report.result(full, status == 0 and "not ok" not in output, output)
+
+
+def mutation(*options):
+    def step(report, name):
+        command = [os.path.join(ROOT, "tests", "mutation", "run"), *options]
+        status, output = run(command, timeout=7200)
+        report.result(name, status == 0, output)
+    return step
+
+
 QUICK, FULL, BOTH = "with --quick", "without --quick", "always"
+STRESS, MUTATION = "with --stress alone", "with --mutation alone"
 
 STEPS = [
     # name (results' names begin with it), function, when it runs
@@ -520,10 +555,15 @@ STEPS = [
     ("hosted-gcc-sv48", hosted("gcc", [*SANITIZED, "-Dsim_paging=sv48"]), FULL),
     ("hosted-gcc-sv39", hosted("gcc", [*SANITIZED, "-Dsim_paging=sv39"]), FULL),
     ("hosted-gcc-sv57", hosted("gcc", ["--buildtype=release", "-Dsim_paging=sv57"]), FULL),
+    ("hosted-gcc-bbm", hosted("gcc", [*SANITIZED, "-Dsim_paging=bbm"]), FULL),
     ("hosted-clang", hosted("clang", ["-Dasserts=debug", "--buildtype=debugoptimized"]), FULL),
     ("hosted-tsan", hosted("gcc", ["-Db_sanitize=thread", "-Db_lundef=false"],
                            lambda test: "threads" in test or test == "conformance"), FULL),
     ("hosted-minimal", hosted("gcc", ["-Dprofile=minimal", "--buildtype=release"]), FULL),
+    ("mutation-list", mutation("--check"), BOTH),
+    ("mutation-quick", mutation("--quick"), FULL),
+    ("mutation", mutation(), MUTATION),
+    ("stress", step_stress, STRESS),
     ("guest-riscv64-gcc", guests("riscv64", "gcc"), FULL),
     ("guest-riscv64-clang", guests("riscv64", "clang"), FULL),
     ("guest-x86_64-gcc", guests("x86_64", "gcc"), FULL),
@@ -537,15 +577,22 @@ STEPS = [
 def main(argv):
     p = argparse.ArgumentParser(prog="tests/run", description="Run the tests; see the README.")
     p.add_argument("--quick", action="store_true", help="the hosted part, within a minute")
+    p.add_argument("--stress", type=int, metavar="N",
+                   help="only random programs against the mapper, N operations a page-table format")
+    p.add_argument("--mutation", action="store_true",
+                   help="only mutations of the mapper: all of them must make a suite fail")
     p.add_argument("--list", action="store_true", help="name the steps")
     p.add_argument("pattern", nargs="?", metavar="PATTERN",
                    help="regular expression on STEP/TEST/CASE")
     args = p.parse_args(argv)
-    steps = [s for s in STEPS if s[2] in (BOTH, QUICK if args.quick else FULL)]
+    wanted = (STRESS,) if args.stress else (MUTATION,) if args.mutation else \
+        (BOTH, QUICK if args.quick else FULL)
+    steps = [s for s in STEPS if s[2] in wanted]
     if args.list:
         print("\n".join(s[0] for s in steps))
         return 0
     report = Report(args.pattern)
+    report.stress = args.stress
     # A pattern that begins with a step's name runs that step alone.
     if args.pattern:
         alone = [s for s in steps

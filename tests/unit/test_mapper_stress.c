@@ -11,8 +11,8 @@
  * another CPU makes an access; in the middle of a load it even makes whole calls.
  *
  * A flat model says for each page what is mapped there. Outside of a call every
- * access must end as the model says. Inside, that holds for all pages but those of
- * the leaf tables that the call works on. At no time may a frame be released that a
+ * access must end as the model says. Inside, that holds for all pages but those that
+ * the call works on. At no time may a frame be released that a
  * CPU can still reach, or a TLB hold a conflict; between calls no TLB may hold
  * anything that the tables do not say.
  *
@@ -21,6 +21,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <sim.h>
 
@@ -30,10 +31,10 @@
 
 enum {
 	CPUS = 4,
-	TABLES = 4,    /* the first is the kernel's */
-	PAGES = 1024,  /* of a table's window */
-	ALTS = 4,      /* frames that a page may have */
-	FRAMES = 1024, /* for tables */
+	TABLES = 4,     /* the first is the kernel's */
+	PAGES = 1024,   /* of a table's window */
+	ALTS = 4,       /* frames that a page may have */
+	FRAMES = 1024,  /* for tables */
 	PROGRAM = 2500, /* operations of one seed */
 };
 
@@ -49,14 +50,16 @@ struct page {
 
 static struct hx_pagetable tables[TABLES];
 static struct page pages[TABLES][PAGES];
-static unsigned loaded[CPUS]; /* table */
+static unsigned loaded[CPUS];   /* table */
+static unsigned recent[TABLES]; /* page where something happened last */
 static struct hx_random dice;
 static uint64_t first_seed = 1, seed;
 
 /* The call in progress: table and pages that are in flux; no table: TABLES. */
 static struct {
-	unsigned cpu, table, first, end;
+	unsigned table, first, end;
 	bool load;
+	unsigned from, to; /* tables of a load */
 } call;
 
 /* What a call of hx_unmap() gave back, against the model. */
@@ -102,8 +105,9 @@ static uint64_t random_flags(unsigned table)
 	return flags | (roll(8) ? HX_PAGE_USER : 0);
 }
 
-static uint64_t enforced(uint64_t flags)
+static uint64_t enforced(unsigned table, uint64_t flags)
 {
+	flags |= table == 0 && hx_hal_geometry.asid_bits > 0 ? HX_PAGE_GLOBAL : 0;
 	return flags & HX_PAGE_WRITABLE ? flags | HX_PAGE_NO_EXECUTE : flags; /* W^X */
 }
 
@@ -130,14 +134,29 @@ static void fail(const char *what, unsigned table, unsigned page)
 		     (unsigned long long)seed, what, table, page, hx_hal_cpu_id());
 }
 
+/* Most often where the last calls were. */
+static unsigned random_page(unsigned table)
+{
+	return (unsigned)(roll(3) ? recent[table] + roll(12) : roll(PAGES)) % PAGES;
+}
+
 /* ---- Accesses ---- */
 
-/* Pages that share a table of level 0 with what the call works on. */
-static bool in_flux(unsigned table, unsigned page)
+/* Does the page share a table of level 0 with those that the call works on? */
+static bool is_near(unsigned table, unsigned page)
 {
 	unsigned leaf = 1u << hx_hal_geometry.bits[0];
 	return call.table == table && page >= call.first / leaf * leaf &&
 	       page < (call.end + leaf - 1) / leaf * leaf;
+}
+
+/* The pages that the call works on; and near ones where a split has to break the leaf. */
+static bool in_flux(unsigned table, unsigned page)
+{
+	if (hx_hal_geometry.features & HX_MMU_BREAK_BEFORE_MAKE) {
+		return is_near(table, page);
+	}
+	return call.table == table && page >= call.first && page < call.end;
 }
 
 /* A page by its address, as the CPU sees it: in the kernel's window or its own table's. */
@@ -155,7 +174,8 @@ static void hear_stale(const struct hx_sim_stale *s)
 		fail("conflict", call.table, 0);
 	} else if (!find(s->cpu, s->va.v, &table, &page)) {
 		fail("a stale entry of no window is used", call.table, 0);
-	} else if (!in_flux(table, page)) {
+	} else if (!in_flux(table, page) && !(s->table && call.table == table)) {
+		/* (Through a table that has emptied the walk finds what is there: nothing.) */
 		fail(s->kept ? "a stale entry is kept" : "a stale entry is used", table, page);
 	}
 }
@@ -196,7 +216,7 @@ static void touch(unsigned cpu, unsigned table, unsigned page, enum how how)
 
 static void touch_random(unsigned cpu)
 {
-	unsigned table = roll(4) ? loaded[cpu] : 0, page = (unsigned)roll(PAGES);
+	unsigned table = roll(4) ? loaded[cpu] : 0, page = random_page(table);
 	if (call.table == table && roll(4)) { /* near the call */
 		page = (unsigned)(call.first + roll(call.end - call.first + 2)) % PAGES;
 	}
@@ -239,10 +259,13 @@ static unsigned count_mapped(unsigned table, unsigned first, unsigned end)
 }
 
 /* A few pages most often; now and then whole leaf tables, and up to their borders. */
-static void pick_range(unsigned *first, unsigned *end)
+static void pick_range(unsigned table, unsigned *first, unsigned *end)
 {
 	unsigned leaf = 1u << hx_hal_geometry.bits[0];
-	*first = (unsigned)roll(PAGES);
+	*first = random_page(table);
+	if (roll(8) == 0) {
+		recent[table] = *first;
+	}
 	unsigned n = 1 + (unsigned)roll(roll(4) ? 8 : 200);
 	if (roll(8) == 0) {
 		*first = *first / leaf * leaf;
@@ -256,7 +279,7 @@ static void pick_range(unsigned *first, unsigned *end)
 static void map(unsigned cpu, unsigned table)
 {
 	unsigned first, end, alt = (unsigned)roll(ALTS);
-	pick_range(&first, &end);
+	pick_range(table, &first, &end);
 	uint64_t flags = random_flags(table);
 	hx_status wanted = count_mapped(table, first, end) ? HX_ALREADY_MAPPED : HX_OK;
 	begin(table, first, end);
@@ -268,7 +291,7 @@ static void map(unsigned cpu, unsigned table)
 		return;
 	}
 	for (unsigned i = first; i < end; i++) {
-		pages[table][i] = (struct page){true, false, (uint8_t)alt, enforced(flags)};
+		pages[table][i] = (struct page){true, false, (uint8_t)alt, enforced(table, flags)};
 	}
 	/* It is there at once: for this CPU, and in the kernel's half for all. */
 	if (table == 0 || loaded[cpu] == table) {
@@ -280,8 +303,8 @@ static void map(unsigned cpu, unsigned table)
 	}
 }
 
-static void note_release(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
-			 uint64_t flags)
+static void note_released_leaf(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+			       uint64_t flags)
 {
 	(void)context;
 	(void)flags;
@@ -297,10 +320,15 @@ static void note_release(void *context, struct hx_va va, struct hx_pa pa, uint64
 	}
 }
 
+static void note_release(void *context, const struct hx_released *batch)
+{
+	world_each_leaf(batch, note_released_leaf, context);
+}
+
 static void unmap(unsigned table)
 {
 	unsigned first, end;
-	pick_range(&first, &end);
+	pick_range(table, &first, &end);
 	bool sparse = roll(2);
 	unsigned mapped = count_mapped(table, first, end);
 	hx_status wanted = sparse || mapped == end - first ? HX_OK : HX_NOT_MAPPED;
@@ -308,10 +336,10 @@ static void unmap(unsigned table)
 	given_back.table = table;
 	given_back.pages = given_back.wrong = 0;
 	begin(table, first, end);
-	hx_status s = sparse ? hx_unmap_sparse(&tables[table], va, (end - first) * PAGE,
-					       note_release, NULL)
-			     : hx_unmap(&tables[table], va, (end - first) * PAGE, note_release,
-					NULL);
+	hx_status s =
+		sparse ? hx_unmap_sparse(&tables[table], va, (end - first) * PAGE, note_release,
+					 NULL)
+		       : hx_unmap(&tables[table], va, (end - first) * PAGE, note_release, NULL);
 	finish();
 	check_status(s, wanted, "hx_unmap()");
 	if (given_back.pages != (s == HX_OK ? mapped : 0) || given_back.wrong > 0) {
@@ -325,28 +353,31 @@ static void unmap(unsigned table)
 static void update(unsigned table)
 {
 	unsigned first, end;
-	pick_range(&first, &end);
+	pick_range(table, &first, &end);
 	bool sparse = roll(2), hide = !tables[table].huge && roll(4) == 0;
 	unsigned mapped = count_mapped(table, first, end);
 	hx_status wanted = sparse || mapped == end - first ? HX_OK : HX_NOT_MAPPED;
 	uint64_t flags = hide ? 0 : random_flags(table);
 	struct hx_va va = hx_va(va_of(table, first));
 	begin(table, first, end);
-	hx_status s = sparse ? hx_update_flags_sparse(&tables[table], va, (end - first) * PAGE,
-						      flags)
-			     : hx_update_flags(&tables[table], va, (end - first) * PAGE, flags);
+	hx_status s =
+		sparse ? hx_update_flags_sparse(&tables[table], va, (end - first) * PAGE, flags)
+		       : hx_update_flags(&tables[table], va, (end - first) * PAGE, flags);
 	finish();
 	check_status(s, wanted, "hx_update_flags()");
 	for (unsigned i = first; s == HX_OK && i < end; i++) {
 		struct page *p = &pages[table][i];
 		p->hidden = p->mapped && hide;
-		p->flags = hide ? p->flags : enforced(flags);
+		p->flags = hide ? p->flags : enforced(table, flags);
 	}
 }
 
 static void translate(unsigned table)
 {
-	unsigned page = (unsigned)roll(PAGES);
+	unsigned page = random_page(table);
+	if (in_flux(table, page)) {
+		return;
+	}
 	const struct page *p = &pages[table][page];
 	const uint64_t rights = HX_PAGE_WRITABLE | HX_PAGE_USER | HX_PAGE_NO_EXECUTE |
 				HX_PAGE_NO_CACHE | HX_PAGE_WRITE_THROUGH | HX_PAGE_GLOBAL;
@@ -359,11 +390,24 @@ static void translate(unsigned table)
 	}
 }
 
+static void flush(unsigned table)
+{
+	if (roll(2)) {
+		hx_flush_all(&tables[table]);
+		return;
+	}
+	unsigned first, end;
+	pick_range(table, &first, &end);
+	HX_CHECK_STATUS(hx_flush(&tables[table], hx_va(va_of(table, first)), (end - first) * PAGE),
+			HX_OK);
+}
+
 static void load(unsigned cpu, unsigned table)
 {
 	unsigned from = loaded[cpu];
 	call.load = true;
-	call.cpu = cpu;
+	call.from = from;
+	call.to = table;
 	hx_pagetable_load(&tables[table], &tables[from]);
 	call.load = false;
 	loaded[cpu] = table;
@@ -393,9 +437,8 @@ static void make_anew(unsigned table)
 	}
 }
 
-static void operate(unsigned cpu)
+static void operate(unsigned cpu, unsigned table)
 {
-	unsigned table = roll(4) ? loaded[cpu] : (unsigned)roll(TABLES);
 	hx_sim_play(cpu);
 	failing = roll(32) == 0;
 	world_fail_after = failing ? (int64_t)roll(3) : WORLD_NEVER;
@@ -418,7 +461,9 @@ static void operate(unsigned cpu)
 		break;
 	case 8:
 		world_fail_after = WORLD_NEVER;
-		if (call.load) { /* two tables are on their way in or out */
+		if (roll(4) == 0) {
+			flush(table);
+		} else if (call.load) { /* two tables are on their way in or out */
 			break;
 		} else if (roll(8) == 0) {
 			make_anew((unsigned)roll(TABLES));
@@ -437,11 +482,31 @@ static void operate(unsigned cpu)
 static void step(void)
 {
 	unsigned me = hx_hal_cpu_id(), other = (me + 1 + (unsigned)roll(CPUS - 1)) % CPUS;
-	if (call.table < TABLES && roll(4) == 0) {
-		touch_random(other);
+	unsigned long irq = hx_hal_irq_save();
+	if (irq && call.table == TABLES && !call.load) {
+		operate(me,
+			loaded[me]); /* interrupts are on: a handler may make calls of its own */
+	}
+	hx_hal_irq_restore(irq);
+	if (call.table < TABLES) {
+		if (roll(4) == 0) {
+			touch_random(other);
+			translate(call.table);
+		}
 	} else if (call.load && (hx_hal_geometry.features & HX_MMU_BROADCAST)) {
-		/* No interrupt is needed, so the CPU that loads need not answer. */
-		operate(other);
+		/*
+		 * The CPU that loads runs ahead and caches what it finds, then another one
+		 * makes a call. Without interrupts the one that loads need not answer.
+		 */
+		for (unsigned i = 0; i < 8; i++) {
+			struct hx_sim_reference r = {.bytes = 8};
+			struct hx_fault fault;
+			r.va = hx_va(va_of(i & 1 ? call.from : call.to, recent[call.to] + i));
+			(void)hx_sim_access(&r, &fault);
+		}
+		for (unsigned i = 0; i < 3; i++) {
+			operate(other, i & 1 ? call.from : call.to);
+		}
 	}
 	hx_sim_play(me);
 }
@@ -472,6 +537,7 @@ static void start(uint64_t number)
 	hx_sim_on_stale(hear_stale);
 	world_open(hx_pa_to_pfn(hx_pa(TABLES_PA)), FRAMES);
 	hx_memset(pages, 0, sizeof pages);
+	hx_memset(recent, 0, sizeof recent);
 	init_table(0);
 	HX_REQUIRE_STATUS(hx_pagetable_prepare(&tables[0], hx_va(window(0)), WINDOW), HX_OK);
 	hx_pagetable_seal(&tables[0]);
@@ -482,9 +548,8 @@ static void start(uint64_t number)
 		hx_sim_play(i);
 		hx_hal_mmu_init();
 		hx_hal_user_access(true);
-		hx_pagetable_load(&tables[0], NULL);
-		loaded[i] = 0;
-		load(i, 1 + i % (TABLES - 1));
+		loaded[i] = i % TABLES; /* not all have run the kernel's table */
+		hx_pagetable_load(&tables[loaded[i]], NULL);
 	}
 	hx_sim_on_step(step);
 }
@@ -505,7 +570,7 @@ static void end(void)
 		HX_CHECK_STATUS(hx_pagetable_destroy(&tables[i]), HX_OK);
 	}
 	HX_CHECK_EQUAL(hx_sim_audit(), 0);
-	HX_CHECK_EQUAL(world_free_count() + tables[0].counters.tables, FRAMES);
+	HX_CHECK_EQUAL(world_free_count() + hx_pagetable_counters(&tables[0]).tables, FRAMES);
 }
 
 static uint64_t number_from(const char *name, uint64_t otherwise)
@@ -527,7 +592,8 @@ HX_TEST(random_programs_leave_nothing_stale)
 			start(first_seed + i / PROGRAM);
 			HX_BAIL();
 		}
-		operate((unsigned)roll(CPUS));
+		unsigned cpu = (unsigned)roll(CPUS);
+		operate(cpu, roll(4) ? loaded[cpu] : (unsigned)roll(TABLES));
 		unsigned stale = i % AUDIT == 0 ? hx_sim_audit() : 0;
 		if (stale > 0) {
 			fail("stale entries are left", call.table, stale);
@@ -539,4 +605,106 @@ HX_TEST(random_programs_leave_nothing_stale)
 	end();
 }
 
-HX_SUITE(mapper_stress, HX_CASE(random_programs_leave_nothing_stale));
+/* ---- CPUs that take their time ---- */
+
+static bool stop;        /* atomic */
+static unsigned running; /* atomic */
+
+/* On any thread, at any step: now and then others get far ahead. */
+static void dawdle(void)
+{
+	static uint64_t turn;
+	if (__atomic_fetch_add(&turn, 1, __ATOMIC_RELAXED) % 5 == 0) {
+		usleep(20);
+	}
+}
+
+static void wander(void *argument)
+{
+	(void)argument;
+	unsigned me = hx_hal_cpu_id();
+	hx_hal_mmu_init();
+	hx_pagetable_load(&tables[0], NULL);
+	hx_pagetable_load(&tables[1], &tables[0]);
+	hx_hal_user_access(true);
+	__atomic_fetch_add(&running, 1, __ATOMIC_ACQ_REL);
+	for (unsigned i = me; !__atomic_load_n(&stop, __ATOMIC_ACQUIRE); i += 7) {
+		struct hx_sim_reference r = {.va = hx_va(va_of(1, i % 16)), .bytes = 8};
+		struct hx_fault fault;
+		(void)hx_sim_access(&r, &fault);
+		hx_hal_relax();
+	}
+	hx_pagetable_load(&tables[0], &tables[1]);
+	unsigned long irq = hx_hal_irq_save();
+	__atomic_fetch_and(&tables[0].active.bits, ~hx_cpus_of(me).bits, __ATOMIC_SEQ_CST);
+	hx_hal_irq_restore(irq);
+	__atomic_fetch_sub(&running, 1, __ATOMIC_ACQ_REL);
+}
+
+static void audit_leaf(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+		       uint64_t flags)
+{
+	(void)context;
+	(void)flags;
+	if (hx_sim_audit_release(hx_pa_to_pfn(pa), bytes / PAGE) > 0) {
+		fail("a frame that can be reached is released", 1,
+		     (unsigned)((va.v - window(1)) / PAGE));
+	}
+}
+
+static void audit_release(void *context, const struct hx_released *batch)
+{
+	world_each_leaf(batch, audit_leaf, context);
+}
+
+static void ignore_stale(const struct hx_sim_stale *s)
+{
+	if (s->conflict) {
+		fail("conflict", 1, 0);
+	}
+}
+
+/* Calls on CPU 0 while three others, as threads, touch the pages and answer late. */
+HX_TEST(frames_wait_for_slow_cpus)
+{
+	enum { ROUNDS = 60 };
+	for (unsigned number = 0; number < 2; number++) { /* with interrupts, with broadcasts */
+		struct hx_sim_config c = {.broadcast = number == 1 ? HX_SIM_ON : HX_SIM_OFF};
+		hx_sim_configure(&c);
+		hx_hal_mmu_init();
+		hx_sim_on_stale(ignore_stale);
+		world_open(hx_pa_to_pfn(hx_pa(TABLES_PA)), FRAMES);
+		init_table(0);
+		hx_pagetable_seal(&tables[0]);
+		init_table(1);
+		hx_pagetable_load(&tables[0], NULL);
+		stop = false;
+		running = 0;
+		for (unsigned i = 1; i < CPUS; i++) {
+			HX_REQUIRE(hx_sim_cpu_start(i, wander, NULL));
+		}
+		while (__atomic_load_n(&running, __ATOMIC_ACQUIRE) < CPUS - 1) {
+			hx_hal_relax();
+		}
+		hx_sim_on_step(dawdle);
+		for (unsigned i = 0; i < ROUNDS; i++) {
+			HX_CHECK_STATUS(hx_map(&tables[1], hx_va(va_of(1, 0)),
+					       hx_pa(frame_of(1, 0, 0)), 16 * PAGE,
+					       HX_PAGE_USER_WRITE),
+					HX_OK);
+			usleep(50);
+			HX_CHECK_STATUS(hx_unmap(&tables[1], hx_va(va_of(1, 0)), 16 * PAGE,
+						 audit_release, NULL),
+					HX_OK);
+		}
+		hx_sim_on_step(NULL);
+		__atomic_store_n(&stop, true, __ATOMIC_RELEASE);
+		while (__atomic_load_n(&running, __ATOMIC_ACQUIRE) > 0) {
+			hx_hal_relax();
+		}
+		usleep(1000); /* the threads let go of their CPUs */
+	}
+}
+
+HX_SUITE(mapper_stress, HX_CASE(random_programs_leave_nothing_stale),
+	 HX_CASE(frames_wait_for_slow_cpus));

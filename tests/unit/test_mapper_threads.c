@@ -1102,7 +1102,8 @@ HX_TEST(generations_of_identifiers_begin_again)
 		switch (hx_random_below(&r, 8)) {
 		case 0:
 			if (frame[which] == 0) {
-				frame[which] = DATA_PA + hx_random_below(&r, 512) * PAGE;
+				frame[which] =
+					DATA_PA + (which * 32 + hx_random_below(&r, 32)) * PAGE;
 				HX_CHECK_STATUS(
 					hx_map(t, hx_va(UVA), hx_pa(frame[which]), PAGE, URW),
 					HX_OK);

@@ -159,7 +159,8 @@ HX_NODISCARD bool hx_pagetable_spurious(const struct hx_fault *fault);
  * Map [va, va + bytes) to [pa, pa + bytes).
  * @param flags  HX_PAGE_* with PRESENT; HUGE is ignored; A and D are set where
  *               the machine does not set them itself; GLOBAL only in the kernel's
- *               table (in another it would outlive its address space)
+ *               table (in another it would outlive its address space), where it is
+ *               always set on machines with address-space identifiers
  * @return INVALID_ALIGNMENT, INVALID_SIZE (0), INVALID_ADDRESS (wraps, not
  *         canonical, the half that the table does not own, pa too wide),
  *         INVALID_ARGUMENT (PRESENT missing, unknown flag, GLOBAL in a user table),

@@ -12,8 +12,6 @@
 #include "sysreg.h"
 
 struct hx_geometry hx_hal_geometry;
-uintptr_t hx_hal_direct_offset;
-uint64_t hx_hal_boot_window_bytes;
 
 enum { FLUSH_PAGES_MAX = 512 }; /* beyond so many pages one flush of everything costs less */
 

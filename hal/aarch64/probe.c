@@ -3,7 +3,12 @@
 #include "aarch64.h"
 #include "sysreg.h"
 
-bool hx_aarch64_pan, hx_aarch64_broadcast = true;
+/* The platform's to set. */
+uintptr_t hx_hal_direct_offset;
+uint64_t hx_hal_boot_window_bytes;
+bool hx_aarch64_broadcast = true;
+
+bool hx_aarch64_pan;
 
 static unsigned field(uint64_t identification, unsigned shift)
 {

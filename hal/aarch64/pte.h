@@ -20,7 +20,7 @@
  * HX_AARCH64_MAIR; Attr[2] selects a copy of the same four.
  *
  * A soft entry is not valid and has bit 1 set, its payload in 49..12 (inverted, so that
- * the address lies above all memory) and 62..53.
+ * the address lies above all memory), 63..56 and 54..53; AF and D stay 0.
  */
 #ifndef HX_AARCH64_PTE_H
 #define HX_AARCH64_PTE_H
@@ -107,12 +107,13 @@ static HX_ALWAYS_INLINE uint64_t hx_hal_pte_flags(hx_pte e, unsigned level)
 
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_soft(uint64_t payload)
 {
-	return (~payload << 12 & HX_A64_ADDRESS) | (payload >> 38 & 0x3ff) << 53 | HX_A64_NO_BLOCK;
+	hx_pte high = (payload >> 40 & 0xff) << 56 | (payload >> 38 & 3) << 53;
+	return (~payload << 12 & HX_A64_ADDRESS) | high | HX_A64_NO_BLOCK;
 }
 
 static HX_ALWAYS_INLINE uint64_t hx_hal_pte_payload(hx_pte e)
 {
-	return (~e & HX_A64_ADDRESS) >> 12 | (e >> 53 & 0x3ff) << 38;
+	return (~e & HX_A64_ADDRESS) >> 12 | e >> 56 << 40 | (e >> 53 & 3) << 38;
 }
 
 #endif

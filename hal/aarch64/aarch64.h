@@ -14,7 +14,7 @@
  *   1. enters the kernel at EL1 with SP_EL0 as its stack pointer (SPSel 0), the CPU's
  *      struct hx_aarch64_cpu in SP_EL1, its logical number in TPIDR_EL1 and
  *      hx_aarch64_vectors in VBAR_EL1, MAIR_EL1 and TCR_EL1 set to the values below with
- *      IPS as PARange has it;
+ *      IPS as PARange has it, SCTLR_EL1.SPAN clear where PAN exists (traps set it);
  *   2. builds boot tables (image, direct map), sets hx_hal_direct_offset and
  *      hx_hal_boot_window_bytes;
  *   3. says hx_aarch64_discover();
@@ -42,31 +42,31 @@
 	(17 | 1 << 8 | 1 << 10 | 3 << 12 | 17 << 16 | 1 << 24 | 1 << 26 | 3 << 28 | 2 << 30)
 
 /* struct hx_aarch64_frame */
-#define HX_A64_FRAME_SP    (31 * 8)
-#define HX_A64_FRAME_PC    (32 * 8)
-#define HX_A64_FRAME_ESR   (34 * 8)
-#define HX_A64_FRAME_KIND  (36 * 8)
+#define HX_A64_FRAME_SP (31 * 8)
+#define HX_A64_FRAME_PC (32 * 8)
+#define HX_A64_FRAME_ESR (34 * 8)
+#define HX_A64_FRAME_KIND (36 * 8)
 #define HX_A64_FRAME_BYTES (38 * 8)
 
 /* struct hx_aarch64_cpu */
-#define HX_A64_CPU_ENTERING  0
+#define HX_A64_CPU_ENTERING 0
 #define HX_A64_CPU_KERNEL_SP 8
-#define HX_A64_CPU_X0        16
-#define HX_A64_CPU_SP        32
-#define HX_A64_CPU_PC        40
-#define HX_A64_CPU_SPSR      48
-#define HX_A64_CPU_ESR       56
-#define HX_A64_CPU_FAR       64
-#define HX_A64_CPU_KIND      72
-#define HX_A64_CPU_BYTES     80
+#define HX_A64_CPU_X0 16
+#define HX_A64_CPU_SP 32
+#define HX_A64_CPU_PC 40
+#define HX_A64_CPU_SPSR 48
+#define HX_A64_CPU_ESR 56
+#define HX_A64_CPU_FAR 64
+#define HX_A64_CPU_KIND 72
+#define HX_A64_CPU_BYTES 80
 
 /* PSTATE as SPSR_EL1 has it */
-#define HX_A64_SPSR_EL0     0x0
-#define HX_A64_SPSR_EL1T    0x4
-#define HX_A64_SPSR_MODE    0xf
-#define HX_A64_SPSR_IRQ_OFF 0x80  /* I */
-#define HX_A64_SPSR_MASKED  0x3c0 /* D, A, I, F */
-#define HX_A64_SPSR_PAN     0x400000
+#define HX_A64_SPSR_EL0 0x0
+#define HX_A64_SPSR_EL1T 0x4
+#define HX_A64_SPSR_MODE 0xf
+#define HX_A64_SPSR_IRQ_OFF 0x80 /* I */
+#define HX_A64_SPSR_MASKED 0x3c0 /* D, A, I, F */
+#define HX_A64_SPSR_PAN 0x400000
 
 #ifndef __ASSEMBLER__
 
@@ -160,14 +160,17 @@ void hx_aarch64_discover(const struct hx_fdt *fdt, const struct hx_memory_range 
  */
 extern bool hx_aarch64_broadcast;
 
+/* Widths, identifiers and features of this machine, into @p g as pte.h has it. */
+void hx_aarch64_probe(struct hx_geometry *g);
+
 /* Affinity fields of MPIDR_EL1: how firmware and the device tree name a CPU. */
 uint64_t hx_aarch64_affinity(void);
 
 /* ---- Generic Interrupt Controller: what hx_hal_ipi_tlb() needs, and no more ---- */
 
 enum {
-	HX_GIC_IPI = 0,      /* the software-generated interrupt of hx_hal_ipi_tlb() */
-	HX_GIC_NONE = 1023,  /* from 1020 on: none */
+	HX_GIC_IPI = 0,     /* the software-generated interrupt of hx_hal_ipi_tlb() */
+	HX_GIC_NONE = 1023, /* from 1020 on: none */
 };
 
 /**

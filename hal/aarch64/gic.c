@@ -44,14 +44,14 @@ enum {
 };
 
 /* Version 3's CPU interface; older assemblers do not know the names. */
-#define ICC_SRE_EL1     s3_0_c12_c12_5
-#define ICC_PMR_EL1     s3_0_c4_c6_0
+#define ICC_SRE_EL1 s3_0_c12_c12_5
+#define ICC_PMR_EL1 s3_0_c4_c6_0
 #define ICC_IGRPEN1_EL1 s3_0_c12_c12_7
-#define ICC_IAR1_EL1    s3_0_c12_c12_0
-#define ICC_EOIR1_EL1   s3_0_c12_c12_1
-#define ICC_SGI1R_EL1   s3_0_c12_c11_5
+#define ICC_IAR1_EL1 s3_0_c12_c12_0
+#define ICC_EOIR1_EL1 s3_0_c12_c12_1
+#define ICC_SGI1R_EL1 s3_0_c12_c11_5
 /* The names are macros: let them expand first. */
-#define READ(name)         HX_SYS_READ(name)
+#define READ(name) HX_SYS_READ(name)
 #define WRITE(name, value) HX_SYS_WRITE(name, value)
 
 static struct {

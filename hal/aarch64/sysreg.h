@@ -15,11 +15,26 @@
 	__asm__ volatile("msr " #name ", %0" : : "r"((uint64_t)(value)) : "memory")
 
 /* Barriers: dsb with its domain and kind, isb. */
-#define HX_DSB(kind) __asm__ volatile("dsb " #kind : : : "memory")
-#define HX_ISB()     __asm__ volatile("isb" : : : "memory")
+#define HX_DSB(kind) ({ __asm__ volatile("dsb " #kind : : : "memory"); })
+#define HX_ISB() __asm__ volatile("isb" : : : "memory")
 
-/* TLB maintenance, with and without an operand. */
-#define HX_TLBI(op)          __asm__ volatile("tlbi " #op : : : "memory")
-#define HX_TLBI_OF(op, what) __asm__ volatile("tlbi " #op ", %0" : : "r"(what) : "memory")
+/* TLB maintenance, on this CPU or on all. */
+#define HX_TLBI(everywhere, op, what)                                                              \
+	({                                                                                         \
+		uint64_t what_ = (what);                                                           \
+		if (everywhere) {                                                                  \
+			__asm__ volatile("tlbi " #op "is, %0" : : "r"(what_) : "memory");          \
+		} else {                                                                           \
+			__asm__ volatile("tlbi " #op ", %0" : : "r"(what_) : "memory");            \
+		}                                                                                  \
+	})
+#define HX_TLBI_ALL(everywhere)                                                                    \
+	({                                                                                         \
+		if (everywhere) {                                                                  \
+			__asm__ volatile("tlbi vmalle1is" : : : "memory");                         \
+		} else {                                                                           \
+			__asm__ volatile("tlbi vmalle1" : : : "memory");                           \
+		}                                                                                  \
+	})
 
 #endif

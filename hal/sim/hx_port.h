@@ -12,6 +12,8 @@
 
 #if defined(HX_SIM_CODEC_X86_64)
 #include "../x86_64/pte.h"
+#elif defined(HX_SIM_CODEC_AARCH64)
+#include "../aarch64/pte.h"
 #elif defined(HX_SIM_CODEC_BBM)
 #include "bbm_pte.h"
 #else

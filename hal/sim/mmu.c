@@ -25,7 +25,7 @@
 #define TABLE_ACCESSED UINT64_C(0)
 #define FAULT_FLUSHES false
 #endif
-#if defined(HX_SIM_CODEC_X86_64) || defined(HX_SIM_CODEC_BBM)
+#if defined(HX_SIM_CODEC_X86_64) || defined(HX_SIM_CODEC_BBM) || defined(HX_SIM_CODEC_AARCH64)
 #define FAULT_SAYS_CAUSE true
 #else
 #define FAULT_SAYS_CAUSE false

@@ -13,8 +13,7 @@
 bool hx_tree_is_compatible(const struct hx_fdt *fdt, const char *path, const char *with);
 
 /** A property of one cell; @p other when it is absent or longer. */
-uint32_t hx_tree_cell(const struct hx_fdt *fdt, const char *path, const char *name,
-		      uint32_t other);
+uint32_t hx_tree_cell(const struct hx_fdt *fdt, const char *path, const char *name, uint32_t other);
 
 /**
  * Range @p index of "reg" of the node, whose parent is @p parent and translates addresses

@@ -19,17 +19,17 @@
 #ifndef HX_BOARD_H
 #define HX_BOARD_H
 
-#define BOARD_CPUS_MAX    8
+#define BOARD_CPUS_MAX 8
 #define BOARD_STACK_BYTES 0x10000
 #define BOARD_GUARD_BYTES 0x1000
-#define BOARD_SLOT_BYTES  (BOARD_GUARD_BYTES + BOARD_STACK_BYTES)
+#define BOARD_SLOT_BYTES (BOARD_GUARD_BYTES + BOARD_STACK_BYTES)
 
 /* Added to a physical address of the image: its link address. As in link.ld. */
 #define BOARD_IMAGE_OFFSET 0xffffffff00000000
 #define BOARD_IMAGE_IN_RAM 0x200000 /* from the start of RAM */
 
 #define BOARD_DIRECT_BASE 0xffff800000000000
-#define BOARD_DIRECT_GIB  512
+#define BOARD_DIRECT_GIB 512
 
 #ifndef __ASSEMBLER__
 

@@ -105,7 +105,11 @@ at_el1:
 	dsb	nsh
 	isb
 	ldr	x0, =SCTLR
-	msr	sctlr_el1, x0
+	mrs	x1, id_aa64mmfr1_el1
+	ubfx	x1, x1, #20, #4			/* PAN */
+	cbz	x1, 1f
+	bic	x0, x0, #(1 << 23)		/* SPAN: traps set it */
+1:	msr	sctlr_el1, x0
 	isb
 	ldr	x0, =high
 	br	x0

@@ -22,7 +22,7 @@ enum {
 	PMCR_ENABLE = 1 << 0,
 	PMCR_LONG = 1 << 6,
 
-	SEMIHOSTING_EXIT = 0x20,      /* with a status */
+	SEMIHOSTING_EXIT = 0x20, /* with a status */
 	SEMIHOSTING_FINISHED = 0x20026,
 };
 #define PSCI_SYSTEM_OFF UINT32_C(0x84000008)
@@ -57,9 +57,9 @@ static void *window(const struct hx_fdt *fdt, const char *name, const char *path
 
 static bool find_interrupts(const struct hx_fdt *fdt)
 {
-	unsigned version = hx_tree_is_compatible(fdt, "/intc", "arm,gic-v3")          ? 3
+	unsigned version = hx_tree_is_compatible(fdt, "/intc", "arm,gic-v3") ? 3
 			   : hx_tree_is_compatible(fdt, "/intc", "arm,cortex-a15-gic") ||
-					     hx_tree_is_compatible(fdt, "/intc", "arm,gic-400")
+					   hx_tree_is_compatible(fdt, "/intc", "arm,gic-400")
 				   ? 2
 				   : 0;
 	uint64_t bytes;

@@ -48,8 +48,7 @@ static void leave_user(struct hx_aarch64_frame *f)
 {
 	f->pc = (uintptr_t)hx_board_user_left;
 	f->sp = hx_board_cpus[hx_hal_cpu_id()].kernel_sp;
-	f->spsr = HX_A64_SPSR_EL1T | HX_A64_SPSR_IRQ_OFF |
-		  (hx_aarch64_pan ? HX_A64_SPSR_PAN : 0);
+	f->spsr = HX_A64_SPSR_EL1T | HX_A64_SPSR_IRQ_OFF | (hx_aarch64_pan ? HX_A64_SPSR_PAN : 0);
 }
 
 static bool end_user_probe(struct hx_aarch64_frame *f, struct hx_probe *p)

@@ -84,8 +84,7 @@ static bool start_cpu(unsigned cpu, uint64_t affinity)
 /* Sleep until it runs; false when it never came. */
 static bool await_cpu(unsigned cpu)
 {
-	uint64_t deadline =
-		HX_SYS_READ(cntvct_el0) + PATIENCE_SECONDS * HX_SYS_READ(cntfrq_el0);
+	uint64_t deadline = HX_SYS_READ(cntvct_el0) + PATIENCE_SECONDS * HX_SYS_READ(cntfrq_el0);
 	hx_board_set_timer(deadline);
 	unsigned long irq = hx_hal_irq_save();
 	bool came = true;

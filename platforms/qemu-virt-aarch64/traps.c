@@ -86,7 +86,8 @@ static void take_interrupts(void)
 	for (;;) {
 		switch (hx_aarch64_gic_take()) {
 		case HX_GIC_IPI:
-			/* Ended before the work is looked for: what comes later interrupts again. */
+			/* Ended before the work is looked for: what comes later interrupts again.
+			 */
 			hx_upcall_tlb_ipi();
 			break;
 		case VIRTUAL_TIMER: /* it only had to come */

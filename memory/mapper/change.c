@@ -533,14 +533,6 @@ static void release(struct change *c, hx_pte *table, bool linked, unsigned level
 	}
 }
 
-/* Readers that saw an unhooked table start over; before a frame of theirs is reused. */
-static void retire(const struct hx_cursor *c)
-{
-	for (uint64_t left = c->stripes; left != 0; left &= left - 1) {
-		__atomic_fetch_add(&c->t->stripes[hx_ctz64(left)].retirements, 1, __ATOMIC_SEQ_CST);
-	}
-}
-
 /* ---- Unmap: tables above level 0 that two calls have emptied together ---- */
 
 /* @return true when the table is EMPTY, once what is EMPTY below it has been unhooked */
@@ -599,7 +591,7 @@ static void prune(struct change *c, uintptr_t va)
 	(void)unhook_empty(c, root, hx_root_level(), va);
 	hx_cursor_flush(cursor);
 	if (cursor->gather.count > 0) {
-		retire(cursor);
+		hx_cursor_retire(cursor);
 		release(c, root, true, hx_root_level(), cursor->gather.pieces[0].first,
 			cursor->gather.pieces[0].last);
 	}
@@ -770,7 +762,7 @@ static void unmap_prepared(struct change *c, uintptr_t va, uintptr_t last)
 	(void)unhook(c, root, hx_root_level(), va, last);
 	hx_cursor_flush(cursor);
 	if (c->unhooked_tables) {
-		retire(cursor);
+		hx_cursor_retire(cursor);
 	}
 	release(c, root, true, hx_root_level(), va, last);
 	if (!hx_cursor_has_all(cursor)) {

@@ -88,6 +88,13 @@ void hx_cursor_close(struct hx_cursor *c)
 	hx_hal_irq_restore(c->irq);
 }
 
+void hx_cursor_retire(const struct hx_cursor *c)
+{
+	for (uint64_t left = c->stripes; left != 0; left &= left - 1) {
+		__atomic_fetch_add(&c->t->stripes[hx_ctz64(left)].retirements, 1, __ATOMIC_SEQ_CST);
+	}
+}
+
 /* ---- Table frames ---- */
 
 hx_status hx_cursor_reserve(struct hx_cursor *c, uint64_t count)
@@ -152,15 +159,28 @@ uint64_t hx_kept_tables(const struct hx_pagetable *t, unsigned level, uintptr_t 
 	return count;
 }
 
+static void put_by(struct hx_cursor *c, uintptr_t va, struct hx_pa table)
+{
+	struct hx_stripe *s = &c->t->stripes[hx_stripe_index(va)];
+	hx_table_at(table)[0] = s->kept.v;
+	s->kept = table;
+}
+
+void hx_cursor_keep_folded(struct hx_cursor *c, unsigned level, uintptr_t va, struct hx_pa table)
+{
+	if (hx_kept_tables(c->t, level, va) == 0) {
+		hx_cursor_free_table(c, table);
+	} else {
+		put_by(c, va, table); /* the pieces have kept theirs */
+	}
+}
+
 void hx_cursor_keep(struct hx_cursor *c, unsigned level, uintptr_t va)
 {
 	if (hx_kept_tables(c->t, level, va) == 0) {
 		return;
 	}
-	struct hx_pa table = hx_reserve_take(&c->reserve);
-	struct hx_stripe *s = &c->t->stripes[hx_stripe_index(va)];
-	hx_table_at(table)[0] = s->kept.v;
-	s->kept = table;
+	put_by(c, va, hx_reserve_take(&c->reserve));
 	for (unsigned i = 0; level > 1 && i < hx_level_entries(level - 1); i++) {
 		hx_cursor_keep(c, level - 1, va + (uintptr_t)(i * hx_level_bytes(level - 1)));
 	}

@@ -241,6 +241,9 @@ static inline unsigned hx_stripe_index(uintptr_t va)
 
 /* ---- Tables that a huge leaf keeps for its splits (cursor.c) ---- */
 
+/* Above this a leaf would keep a table for each GiB, and more: only the direct map has such. */
+enum { HX_KEEPING_LEVEL_MAX = 2 };
+
 /* How many a leaf of @level at @va keeps. */
 uint64_t hx_kept_tables(const struct hx_pagetable *t, unsigned level, uintptr_t va);
 /* The leaf has been made: put them by, out of the reserve. */
@@ -249,6 +252,12 @@ void hx_cursor_keep(struct hx_cursor *c, unsigned level, uintptr_t va);
 void hx_cursor_drop_kept(struct hx_cursor *c, unsigned level, uintptr_t va);
 /* It is split: the table for that. Its pieces keep theirs. */
 struct hx_pa hx_cursor_take_kept(struct hx_cursor *c, uintptr_t va);
+
+/* @p table, of nobody any more, has been folded into the leaf: keep it, or free it. */
+void hx_cursor_keep_folded(struct hx_cursor *c, unsigned level, uintptr_t va, struct hx_pa table);
+
+/* Readers that saw a table that is unhooked start over; before its frame is reused. */
+void hx_cursor_retire(const struct hx_cursor *c);
 
 /* Have @p count tables in hand, or none: OUT_OF_MEMORY. Contents undefined. */
 hx_status hx_cursor_reserve(struct hx_cursor *c, uint64_t count);

@@ -24,16 +24,13 @@ struct mapping {
 	uint64_t tables_to_check; /* look again at so many whether they can be had */
 };
 
-/* Above this a leaf would keep a table for each GiB, and more: only the direct map has such. */
-enum { KEEPING_LEVEL_MAX = 2 };
-
 /* Does the piece become one leaf, if its entry is EMPTY? */
 static bool leaf_fits(const struct mapping *m, unsigned level, uintptr_t va, uintptr_t last,
 		      uint64_t pa)
 {
 	return level <= m->highest && hx_piece_is_whole(va, last, level) &&
 	       hx_is_aligned(pa, hx_level_bytes(level)) &&
-	       (level <= KEEPING_LEVEL_MAX || hx_kept_tables(m->t, level, va) == 0);
+	       (level <= HX_KEEPING_LEVEL_MAX || hx_kept_tables(m->t, level, va) == 0);
 }
 
 /*

@@ -290,7 +290,7 @@ static void read_all_leaves(void *argument)
 	}
 }
 
-/* The pages of a huge leaf stay readable on another CPU while the leaf is split. */
+/* The pages of a huge leaf stay readable on another CPU while it is split and folded again. */
 HX_CONFORMANCE(a_leaf_stays_readable_while_it_is_split)
 {
 	struct block huge;
@@ -323,6 +323,10 @@ HX_CONFORMANCE(a_leaf_stays_readable_while_it_is_split)
 		HX_CHECK_STATUS(protect(at, PAGE, RO), HX_OK);
 		HX_CHECK_STATUS(protect(at, PAGE, RW), HX_OK);
 		HX_CHECK_EQUAL(hx_translate(&table, hx_va((uintptr_t)at)).level, 0);
+		HX_CHECK_STATUS(
+			hx_fold(&table, hx_va((uintptr_t)(HERE + leaf * HX_MIB(2))), HX_MIB(2)),
+			HX_OK);
+		HX_CHECK_EQUAL(hx_translate(&table, hx_va((uintptr_t)at)).level, 1);
 	}
 	hx_platform_join(1);
 	hx_test_readers(false);

@@ -801,6 +801,148 @@ HX_TEST(the_direct_map_keeps_none)
 	close_tables();
 }
 
+HX_TEST(leaves_that_fit_together_are_folded)
+{
+	open_tables(true, HX_WX_FORCE);
+	HX_BAIL();
+	struct hx_va va = hx_va(UVA), page = hx_va(UVA + 5 * PAGE);
+	uint64_t free = world_free_count();
+	HX_CHECK_STATUS(hx_map(&user, va, hx_pa(PA), L1, URW), HX_OK);
+	uint64_t with_one = world_free_count();
+	/* There and back; from pages that were mapped as such; in a range that is longer. */
+	for (unsigned i = 0; i < 3; i++) {
+		if (i == 2) {
+			HX_CHECK_STATUS(hx_unmap(&user, va, L1, NULL, NULL), HX_OK);
+			HX_CHECK_STATUS(hx_map(&user, va, hx_pa(PA), L1, URW | HX_MAP_NO_HUGE),
+					HX_OK);
+		} else {
+			HX_CHECK_STATUS(hx_update_flags(&user, page, PAGE, URO), HX_OK);
+			WORLD_REFUSED(&user, hx_fold(&user, va, L1), HX_OK); /* they differ */
+			HX_CHECK_STATUS(hx_update_flags(&user, page, PAGE, URW), HX_OK);
+		}
+		check_leaf(&user, page.v, PA + 5 * PAGE, 0);
+		WORLD_REFUSED(&user, hx_fold(&user, va, L1 - PAGE), HX_OK); /* not all of it */
+		WORLD_REFUSED(&user, hx_fold(&user, hx_va(UVA + PAGE), 2 * L1 - PAGE), HX_OK);
+		world_mark(&user, page.v, HX_PAGE_ACCESSED);
+		world_mark(&user, page.v + PAGE, HX_PAGE_DIRTY);
+		HX_CHECK_STATUS(hx_fold(&user, va, i == 1 ? 4 * L1 : L1), HX_OK);
+		check_leaf(&user, page.v, PA + 5 * PAGE, 1);
+		const uint64_t marks = HX_PAGE_ACCESSED | HX_PAGE_DIRTY;
+		HX_CHECK_EQUAL(hx_translate(&user, va).flags & marks, marks);
+		WORLD_SOUND(&user);
+		HX_CHECK_EQUAL(world_free_count(), with_one);
+		WORLD_REFUSED(&user, hx_fold(&user, va, L1), HX_OK); /* folded already */
+	}
+	HX_CHECK_STATUS(hx_unmap(&user, va, L1, NULL, NULL), HX_OK);
+	HX_CHECK_EQUAL(world_free_count(), free);
+
+	/* A hole, a frame out of place, a start that is not aligned: these stay. */
+	HX_CHECK_STATUS(hx_map(&user, va, hx_pa(PA), L1, URW | HX_MAP_NO_HUGE), HX_OK);
+	HX_CHECK_STATUS(hx_unmap(&user, page, PAGE, NULL, NULL), HX_OK);
+	WORLD_REFUSED(&user, hx_fold(&user, va, L1), HX_OK);
+	HX_CHECK_STATUS(hx_map(&user, page, hx_pa(PA + 6 * PAGE), PAGE, URW), HX_OK);
+	WORLD_REFUSED(&user, hx_fold(&user, va, L1), HX_OK);
+	HX_CHECK_STATUS(hx_unmap(&user, va, L1, NULL, NULL), HX_OK);
+	HX_CHECK_STATUS(hx_map(&user, va, hx_pa(PA + PAGE), L1, URW), HX_OK);
+	WORLD_REFUSED(&user, hx_fold(&user, va, L1), HX_OK);
+	HX_CHECK_STATUS(hx_unmap(&user, va, L1, NULL, NULL), HX_OK);
+
+	if (has_level(2)) { /* from pages to 1 GiB in one call */
+		HX_CHECK_STATUS(hx_map(&user, va, hx_pa(PA), L2, URW), HX_OK);
+		uint64_t kept = world_free_count();
+		for (uint64_t at = PAGE; at < L2; at += 100 * L1) {
+			struct hx_va one = hx_va(UVA + (uintptr_t)at);
+			HX_CHECK_STATUS(hx_update_flags(&user, one, PAGE, URO), HX_OK);
+			HX_CHECK_STATUS(hx_update_flags(&user, one, PAGE, URW), HX_OK);
+		}
+		HX_CHECK_STATUS(hx_fold(&user, va, L2), HX_OK);
+		check_leaf(&user, UVA + L1 + PAGE, PA + L1 + PAGE, 2);
+		HX_CHECK_EQUAL(world_free_count(), kept);
+		WORLD_SOUND(&user);
+		HX_CHECK_STATUS(hx_unmap(&user, va, L2, NULL, NULL), HX_OK);
+		HX_CHECK_EQUAL(world_free_count(), free);
+	}
+	WORLD_REFUSED(&user, hx_fold(&user, va, 0), HX_INVALID_SIZE);
+	WORLD_REFUSED(&user, hx_fold(&user, hx_va(UVA + 1), PAGE), HX_INVALID_ALIGNMENT);
+	WORLD_REFUSED(&user, hx_fold(&user, hx_va(kva()), L1), HX_INVALID_ADDRESS);
+	HX_CHECK_STATUS(hx_fold(NULL, va, L1), HX_NOT_INITIALIZED);
+	close_tables();
+	open_tables(false, HX_WX_FORCE);
+	HX_BAIL();
+	HX_CHECK_STATUS(hx_fold(&user, va, L1), HX_NOT_SUPPORTED);
+	close_tables();
+}
+
+HX_TEST(ranges_are_translated_and_harvested)
+{
+	open_tables(true, HX_WX_FORCE);
+	HX_BAIL();
+	static uint64_t leaves[2048];
+	const uint64_t marks = HX_PAGE_ACCESSED | HX_PAGE_DIRTY;
+	const bool hardware = (hx_hal_geometry.features & HX_MMU_HARDWARE_AD) != 0;
+	/* A huge leaf, pages, and a hole between them. */
+	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), L1, URW), HX_OK);
+	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA + L1 + 3 * PAGE), hx_pa(PA), 9 * PAGE, URO), HX_OK);
+	const struct hx_va from = hx_va(UVA + L1 - 7 * PAGE);
+	enum { N = 30 };
+	for (unsigned round = 0; round < 3; round++) {
+		hx_memset(leaves, 0xa5, sizeof leaves);
+		hx_status s = round == 0 ? hx_translate_range(&user, from, N, leaves)
+					 : hx_harvest(&user, from, N, 0, leaves);
+		HX_CHECK_STATUS(s, HX_OK);
+		for (unsigned i = 0; i < N; i++) {
+			struct hx_translation one =
+				hx_translate(&user, hx_va(from.v + i * (uintptr_t)PAGE));
+			uint64_t wanted =
+				one.status != HX_OK ? 0 : one.pa.v | (one.flags & HX_LEAF_FLAGS);
+			HX_CHECK_EQUAL(leaves[i], wanted);
+		}
+		HX_CHECK_EQUAL(leaves[N], UINT64_C(0xa5a5a5a5a5a5a5a5));
+		world_mark(&user, UVA + L1 + 4 * PAGE, round == 0 ? HX_PAGE_ACCESSED : marks);
+	}
+	if (hardware) {
+		world_mark(&user, UVA, marks);
+		HX_CHECK_STATUS(hx_harvest(&user, from, N, HX_PAGE_DIRTY, leaves), HX_OK);
+		HX_CHECK_EQUAL(leaves[0] & marks, marks); /* as it was */
+		HX_CHECK_EQUAL(leaves[11] & marks, marks);
+		HX_CHECK_EQUAL(leaves[12] & marks, 0);
+		HX_CHECK_STATUS(hx_harvest(&user, from, N, marks, leaves), HX_OK);
+		HX_CHECK_EQUAL(leaves[6] & marks, HX_PAGE_ACCESSED);
+		HX_CHECK_STATUS(hx_harvest(&user, from, N, marks, leaves), HX_OK);
+		HX_CHECK_EQUAL((leaves[0] | leaves[11]) & marks, 0);
+		check_leaf(&user, UVA, PA, 1); /* nothing was split for it */
+	} else {
+		WORLD_REFUSED(&user, hx_harvest(&user, from, N, HX_PAGE_ACCESSED, leaves),
+			      HX_NOT_SUPPORTED);
+	}
+	/* The kernel's half is translated through any table, harvested through its own. */
+	HX_CHECK_STATUS(hx_map(&kernel, hx_va(kva()), hx_pa(PA), PAGE, RW), HX_OK);
+	HX_CHECK_STATUS(hx_translate_range(&user, hx_va(kva()), 1, leaves), HX_OK);
+	HX_CHECK_EQUAL(hx_leaf_pa(leaves[0]).v, PA);
+	leaves[0] = 4711;
+	const struct hx_va last = hx_va(hx_user_end() - PAGE);
+	HX_CHECK_STATUS(hx_translate_range(&user, hx_va(UVA + 1), 1, leaves), HX_INVALID_ALIGNMENT);
+	HX_CHECK_STATUS(hx_translate_range(&user, hx_va(UVA), 0, leaves), HX_INVALID_SIZE);
+	HX_CHECK_STATUS(hx_translate_range(&user, last, 2, leaves), HX_INVALID_ADDRESS);
+	HX_CHECK_STATUS(hx_translate_range(&user, hx_va(UVA), UINT64_MAX, leaves),
+			HX_INVALID_ADDRESS);
+	HX_CHECK_STATUS(hx_translate_range(&user, hx_va(UVA), 1, NULL), HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_translate_range(NULL, hx_va(UVA), 1, leaves), HX_NOT_INITIALIZED);
+	HX_CHECK_STATUS(hx_harvest(&user, hx_va(UVA + 1), 1, 0, leaves), HX_INVALID_ALIGNMENT);
+	HX_CHECK_STATUS(hx_harvest(&user, hx_va(UVA), 0, 0, leaves), HX_INVALID_SIZE);
+	HX_CHECK_STATUS(hx_harvest(&user, last, 2, 0, leaves), HX_INVALID_ADDRESS);
+	HX_CHECK_STATUS(hx_harvest(&user, hx_va(UVA), UINT64_MAX, 0, leaves), HX_INVALID_ADDRESS);
+	HX_CHECK_STATUS(hx_harvest(&user, hx_va(kva()), 1, 0, leaves), HX_INVALID_ADDRESS);
+	HX_CHECK_STATUS(hx_harvest(&user, hx_va(UVA), 1, HX_PAGE_WRITABLE, leaves),
+			HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_harvest(&user, hx_va(UVA), 1, 0, NULL), HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_harvest(NULL, hx_va(UVA), 1, 0, leaves), HX_NOT_INITIALIZED);
+	HX_CHECK_EQUAL(leaves[0], 4711);
+	HX_CHECK_STATUS(hx_unmap(&kernel, hx_va(kva()), PAGE, NULL, NULL), HX_OK);
+	HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), 4 * L1, NULL, NULL), HX_OK);
+	close_tables();
+}
+
 HX_TEST(a_map_that_can_never_succeed_gives_up_early)
 {
 	open_tables(true, HX_WX_FORCE);
@@ -1571,6 +1713,24 @@ static void mark_step(const struct step *s)
 	}
 }
 
+/* Fold what fits together in the range: no unit may lose more than the parting of marks. */
+static void fold_step(const struct step *s)
+{
+	const uint64_t machine = HX_PAGE_ACCESSED | HX_PAGE_DIRTY;
+	struct hx_va va = hx_va(model.base + (uintptr_t)(s->first * model.unit));
+	HX_CHECK_STATUS(hx_fold(model.t, va, s->count * model.unit),
+			model.t->huge ? HX_OK : HX_NOT_SUPPORTED);
+	for (unsigned i = s->first; i < s->first + s->count; i++) {
+		uint64_t marks = model.units[i].flags & machine;
+		if (model.units[i].flags != 0) {
+			struct hx_va at = hx_va(model.base + (uintptr_t)(i * model.unit));
+			uint64_t now = hx_translate(model.t, at).flags & machine;
+			HX_CHECK_EQUAL(now & marks, marks);
+			model.units[i].flags |= now;
+		}
+	}
+}
+
 static void run_model(struct hx_pagetable *t, uintptr_t base, uint64_t unit, unsigned steps,
 		      uint64_t seed)
 {
@@ -1585,6 +1745,10 @@ static void run_model(struct hx_pagetable *t, uintptr_t base, uint64_t unit, uns
 		if (s.what == STEP_MARK) {
 			mark_step(&s);
 			continue;
+		}
+		if (hx_random_below(&r, 6) == 0) {
+			fold_step(&s);
+			WORLD_SOUND(t);
 		}
 		hx_status expected = expected_status(&s);
 		if (hx_random_below(&r, 3) == 0) { /* first with too little memory */
@@ -1672,6 +1836,7 @@ HX_SUITE(mapper, HX_CASE(init_checks_its_arguments),
 	 HX_CASE(huge_leaves_are_split_where_a_range_ends),
 	 HX_CASE(break_before_make_leaves_the_same_tables), HX_CASE(every_allocation_may_fail),
 	 HX_CASE(huge_leaves_keep_the_tables_of_their_splits), HX_CASE(the_direct_map_keeps_none),
+	 HX_CASE(leaves_that_fit_together_are_folded), HX_CASE(ranges_are_translated_and_harvested),
 	 HX_CASE(a_map_that_can_never_succeed_gives_up_early), HX_CASE(emptied_tables_are_freed),
 	 HX_CASE(released_leaves_are_told_with_their_flags),
 	 HX_CASE(writable_and_executable_by_policy),

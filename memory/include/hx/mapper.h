@@ -287,6 +287,32 @@ HX_NODISCARD hx_status hx_translate_range(const struct hx_pagetable *t, struct h
 					  uint64_t pages, uint64_t *leaves);
 
 /**
+ * The same for a range of the half that the table owns, with its marks: ACCESSED and
+ * DIRTY stand in leaves[] as they were, and those in @p clear are cleared, in all of a
+ * huge leaf that the range touches.
+ * @return as hx_translate_range(), and INVALID_ADDRESS for the other half;
+ *         INVALID_ARGUMENT (@p clear has other flags); NOT_SUPPORTED: marks are to be
+ *         cleared that the machine would not set again
+ * Context: IRQ-safe; locks the range; never sleeps
+ * Cost:    one descent a leaf table; at most one shootdown, none when nothing was set
+ */
+HX_NODISCARD hx_status hx_harvest(struct hx_pagetable *t, struct hx_va va, uint64_t pages,
+				  uint64_t clear, uint64_t *leaves);
+
+/**
+ * Make one leaf of each table, all of whose addresses are in the range, that maps what
+ * one leaf could: neighbouring frames, aligned, all with the same flags. ACCESSED and
+ * DIRTY of the parts become the whole's.
+ * @return HX_OK, whatever there was to do; as hx_unmap(); NOT_SUPPORTED (a table
+ *         without huge leaves)
+ * Context: IRQ-safe; locks the range; never sleeps
+ * Cost:    a look at every entry; a shootdown for each leaf that is made, two in the
+ *          kernel's table where break-before-make and absence may be cached
+ * Source:  superpage promotion (Navarro et al. 2002)
+ */
+HX_NODISCARD hx_status hx_fold(struct hx_pagetable *t, struct hx_va va, uint64_t bytes);
+
+/**
  * Forget cached translations of the range on every CPU that has the table loaded.
  * @return INVALID_ALIGNMENT, INVALID_SIZE, INVALID_ADDRESS, NOT_INITIALIZED
  */

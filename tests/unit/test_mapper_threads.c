@@ -893,6 +893,95 @@ HX_TEST(random_calls_leave_nothing_stale_with_break_before_make)
 	run_random(&(struct hx_sim_config){0}, HX_MMU_BREAK_BEFORE_MAKE, 14);
 }
 
+/* ---- Folding and harvesting what a CPU is using ---- */
+
+enum { FOLDED_PAGES = 512 };
+static unsigned step_writes; /* by CPU 1, between the steps of a call of CPU 0 */
+
+/* CPU 1 writes to a page that it has not written to. */
+static void write_between(void)
+{
+	unsigned me = hx_hal_cpu_id();
+	if (step_writes < FOLDED_PAGES) {
+		hx_sim_play(1);
+		HX_CHECK(touch(UVA + (uintptr_t)(step_writes++ * PAGE), HX_ACCESS_WRITE, NULL));
+		hx_sim_play(me);
+	}
+}
+
+static void fold_under_a_writer(uint32_t features)
+{
+	open_machine(&(struct hx_sim_config){.hardware_ad = HX_SIM_ON}, features);
+	HX_BAIL();
+	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(DATA_PA), L1, URW | HX_MAP_NO_HUGE), HX_OK);
+	hx_sim_play(1);
+	hx_hal_mmu_init();
+	hx_pagetable_load(&kernel, NULL);
+	hx_pagetable_load(&user, &kernel);
+	hx_hal_user_access(true);
+	HX_CHECK(readable(UVA + FOLDED_PAGES * PAGE - PAGE)); /* the way down is cached */
+	hx_sim_play(0);
+	hx_pagetable_load(&user, &kernel);
+	uint64_t before = sum_retirements();
+	step_writes = 0;
+	/* While a leaf is broken a write faults. */
+	const bool broken = (hx_hal_geometry.features & HX_MMU_BREAK_BEFORE_MAKE) != 0;
+	hx_sim_on_step(broken ? NULL : write_between);
+	HX_CHECK_STATUS(hx_fold(&user, hx_va(UVA), L1), HX_OK);
+	hx_sim_on_step(NULL);
+	HX_CHECK_EQUAL(hx_translate(&user, hx_va(UVA)).level, 1);
+	HX_CHECK(broken == (step_writes == 0));
+	HX_CHECK(broken || (hx_translate(&user, hx_va(UVA)).flags & HX_PAGE_DIRTY));
+	stale_uses = 0; /* until the call returned the old table was as good */
+	hx_sim_play(1);
+	for (unsigned i = 0; i < FOLDED_PAGES; i += 17) {
+		HX_CHECK(readable(UVA + (uintptr_t)(i * PAGE)));
+	}
+	hx_sim_play(0);
+	/* The table that is kept may be overwritten: no CPU walks it, no reader trusts it. */
+	HX_CHECK_EQUAL(hx_sim_audit(), 0);
+	HX_CHECK(sum_retirements() > before);
+	HX_CHECK_EQUAL(stale_uses, 0);
+	hx_sim_play(1);
+	hx_pagetable_load(&kernel, &user);
+	__atomic_fetch_and(&kernel.active.bits, ~hx_cpus_of(1).bits, __ATOMIC_SEQ_CST);
+	hx_sim_play(0);
+	hx_pagetable_load(&kernel, &user);
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), L1, audit_release, NULL), HX_OK);
+	close_machine();
+}
+
+HX_TEST(marks_that_appear_while_a_table_is_folded_stay)
+{
+	fold_under_a_writer(0);
+}
+
+HX_TEST(a_table_is_folded_by_break_before_make)
+{
+	fold_under_a_writer(HX_MMU_BREAK_BEFORE_MAKE);
+}
+
+HX_TEST(what_is_written_after_a_harvest_is_marked_again)
+{
+	open_machine(&(struct hx_sim_config){.hardware_ad = HX_SIM_ON}, 0);
+	HX_BAIL();
+	hx_pagetable_load(&user, &kernel);
+	hx_hal_user_access(true);
+	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(DATA_PA), 2 * PAGE, URW), HX_OK);
+	for (unsigned round = 0; round < 3; round++) {
+		uint64_t leaves[2];
+		HX_CHECK(touch(UVA, HX_ACCESS_WRITE, NULL) && readable(UVA + PAGE));
+		HX_CHECK_STATUS(
+			hx_harvest(&user, hx_va(UVA), 2, HX_PAGE_ACCESSED | HX_PAGE_DIRTY, leaves),
+			HX_OK);
+		HX_CHECK(leaves[0] & HX_PAGE_DIRTY);
+		HX_CHECK((leaves[1] & HX_PAGE_ACCESSED) && !(leaves[1] & HX_PAGE_DIRTY));
+	}
+	hx_pagetable_load(&kernel, &user);
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), 2 * PAGE, audit_release, NULL), HX_OK);
+	close_machine();
+}
+
 /* ---- Disjoint ranges ---- */
 
 static uint64_t locks_before[HX_STRIPES];
@@ -1152,7 +1241,10 @@ HX_TEST(generations_of_identifiers_begin_again)
 	close_machine();
 }
 
-HX_SUITE(mapper_threads, HX_CASE(disjoint_ranges_take_different_locks),
+HX_SUITE(mapper_threads, HX_CASE(marks_that_appear_while_a_table_is_folded_stay),
+	 HX_CASE(a_table_is_folded_by_break_before_make),
+	 HX_CASE(what_is_written_after_a_harvest_is_marked_again),
+	 HX_CASE(disjoint_ranges_take_different_locks),
 	 HX_CASE(neighbours_change_one_table_at_the_same_time),
 	 HX_CASE(what_is_cached_is_kept_across_loads),
 	 HX_CASE(generations_of_identifiers_begin_again),

@@ -18,7 +18,8 @@ static bool part_exceeds(const struct sim_entry *e, uint64_t at, const struct si
 	uint64_t offset = (e->va + at) & (sim_level_bytes(now->level) - 1);
 	return !now->present || ((e->flags ^ now->flags) & CACHE_BITS) != 0 ||
 	       (e->flags & ~now->flags & grants) != 0 ||
-	       (~e->flags & now->flags & HX_PAGE_NO_EXECUTE) != 0 || e->pa + at != now->pa + offset ||
+	       (~e->flags & now->flags & HX_PAGE_NO_EXECUTE) != 0 ||
+	       e->pa + at != now->pa + offset ||
 	       (sim_feature(HX_MMU_BREAK_BEFORE_MAKE) && now->level != e->level);
 }
 

@@ -44,8 +44,8 @@ static inline struct hx_geometry hx_pte_geometry(unsigned levels)
 		.asid_bits = 0,
 		.leaf_levels = 0x7,
 		.bits = {9, 9, 8, 6},
-		.features = HX_MMU_BREAK_BEFORE_MAKE | HX_MMU_NEGATIVE_CACHING |
-			    HX_MMU_NO_EXECUTE | HX_MMU_USER_GUARD,
+		.features = HX_MMU_BREAK_BEFORE_MAKE | HX_MMU_NEGATIVE_CACHING | HX_MMU_NO_EXECUTE |
+			    HX_MMU_USER_GUARD,
 	};
 }
 
@@ -56,8 +56,7 @@ static HX_ALWAYS_INLINE hx_pte hx_hal_pte_prot(uint64_t flags, unsigned level)
 	       (flags & HX_PAGE_USER ? HX_BBM_U : 0) | (flags & HX_PAGE_GLOBAL ? HX_BBM_G : 0) |
 	       (flags & HX_PAGE_ACCESSED ? HX_BBM_A : 0) | (flags & HX_PAGE_DIRTY ? HX_BBM_D : 0) |
 	       (flags & HX_PAGE_WRITE_THROUGH ? UINT64_C(1) << 60 : 0) |
-	       (flags & HX_PAGE_NO_CACHE ? UINT64_C(2) << 60 : 0) |
-	       (flags & HX_PAGE_NO_EXECUTE);
+	       (flags & HX_PAGE_NO_CACHE ? UINT64_C(2) << 60 : 0) | (flags & HX_PAGE_NO_EXECUTE);
 }
 
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_leaf(struct hx_pa pa, hx_pte prot, unsigned level)
@@ -95,8 +94,8 @@ static HX_ALWAYS_INLINE uint64_t hx_hal_pte_flags(hx_pte e, unsigned level)
 	       (e & HX_BBM_U ? HX_PAGE_USER : 0) | (e & HX_BBM_G ? HX_PAGE_GLOBAL : 0) |
 	       (e & HX_BBM_A ? HX_PAGE_ACCESSED : 0) | (e & HX_BBM_D ? HX_PAGE_DIRTY : 0) |
 	       (e & UINT64_C(1) << 60 ? HX_PAGE_WRITE_THROUGH : 0) |
-	       (e & UINT64_C(2) << 60 ? HX_PAGE_NO_CACHE : 0) |
-	       (level > 0 ? HX_PAGE_HUGE : 0) | (e & HX_PAGE_NO_EXECUTE);
+	       (e & UINT64_C(2) << 60 ? HX_PAGE_NO_CACHE : 0) | (level > 0 ? HX_PAGE_HUGE : 0) |
+	       (e & HX_PAGE_NO_EXECUTE);
 }
 
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_soft(uint64_t payload)

@@ -125,7 +125,7 @@ static void look_for_conflict(struct sim_cpu *cpu, const struct sim_entry *new)
 			    !sim_usable(e, cpu->asid) ||
 			    (level == new->level && e->pa == new->pa &&
 			     ((e->flags ^ new->flags) & CACHE_BITS) == 0 &&
-			     !(new->flags & ~e->flags & HX_PAGE_GLOBAL))) {
+			     !(new->flags & ~e->flags &HX_PAGE_GLOBAL))) {
 				continue;
 			}
 			sim_count(&sim_counters.conflicts);
@@ -755,7 +755,7 @@ bool hx_sim_access(struct hx_sim_reference *r, struct hx_fault *fault)
 			r->pa = hx_pa(used.pa + (r->va.v & (sim_level_bytes(used.level) - 1)));
 			transfer(r);
 		} else {
-			uint64_t wanted = sim_feature(HX_MMU_HARDWARE_AD)   ? 0
+			uint64_t wanted = sim_feature(HX_MMU_HARDWARE_AD) ? 0
 					  : r->access == HX_ACCESS_WRITE
 						  ? HX_PAGE_ACCESSED | HX_PAGE_DIRTY
 						  : HX_PAGE_ACCESSED;
@@ -897,4 +897,3 @@ void hx_hal_root_load(struct hx_pa root, uint16_t asid, bool keep)
 	pthread_mutex_unlock(&cpu->lock);
 	sim_step();
 }
-

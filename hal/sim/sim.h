@@ -45,7 +45,8 @@
  *
  * Under HX_MMU_BREAK_BEFORE_MAKE it reports a conflict when a valid value is stored
  * in an entry of which a TLB holds, or could hold, another one (of other size, address
- * or memory type, or GLOBAL where it was not), and when a TLB comes to hold two translations of one address.
+ * or memory type, or GLOBAL where it was not), and when a TLB comes to hold two translations of one
+ * address.
  *
  * Each use of an entry that grants what the current tables do not is counted and
  * reported. It is an error only once the operation that changed the table has
@@ -183,7 +184,7 @@ unsigned hx_sim_audit_release(struct hx_pfn first, uint64_t count);
 unsigned hx_sim_audit_asid(struct hx_pa root, uint16_t asid);
 
 struct hx_sim_counters {
-	uint64_t walks; /* TLB misses */
+	uint64_t walks;      /* TLB misses */
 	uint64_t stale_uses; /* and what else is reported */
 	uint64_t conflicts;
 	uint64_t spurious_faults; /* the tables would have allowed the access */

@@ -59,8 +59,8 @@ unsigned sim_source_bucket(const hx_pte *source)
 
 static void choose_path(void)
 {
-	hx_sim_watches = sim_switches.late_stores || sim_switches.break_before_make ||
-			 on_step != NULL;
+	hx_sim_watches =
+		sim_switches.late_stores || sim_switches.break_before_make || on_step != NULL;
 }
 
 void sim_stores_reset(void)

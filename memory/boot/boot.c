@@ -435,6 +435,9 @@ static hx_status build_kernel_table(struct hx_system *sys, const struct hx_boot_
 								    .huge = sys->huge_pages,
 							    });
 	if (s == HX_OK) {
+		s = hx_pagetable_direct(&sys->kernel_table, sys->direct_bytes);
+	}
+	if (s == HX_OK) {
 		s = hx_boot_map_image(sys, args);
 	}
 	if (s == HX_OK) {

@@ -36,8 +36,8 @@ enum {
 
 static struct {
 	struct hx_lock lock;
-	uint64_t generation;   /* in the place that it has in a token; atomic */
-	unsigned next;         /* where the search for a free identifier goes on */
+	uint64_t generation; /* in the place that it has in a token; atomic */
+	unsigned next;       /* where the search for a free identifier goes on */
 	uint64_t used[POOL_MAX / 64];
 } pool = {.generation = UINT64_C(1) << ID_BITS};
 

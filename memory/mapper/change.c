@@ -146,7 +146,9 @@ static hx_status plan(struct change *c, const hx_pte *table, unsigned level, uin
 				if (hx_is_fixed(c->cursor.t, level)) {
 					return HX_NOT_SUPPORTED;
 				}
-				c->tables += split_cost(level, va, to);
+				if (hx_kept_tables(c->cursor.t, level, va) == 0) {
+					c->tables += split_cost(level, va, to);
+				}
 				c->wide |= level > 1 && !whole;
 			}
 			break;
@@ -272,7 +274,10 @@ static hx_pte break_leaf(struct change *c, hx_pte *p, unsigned level, uintptr_t 
 /* Replace a leaf by a table of leaves that map the same with the same flags. */
 static void split(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr_t va)
 {
-	struct hx_pa frame = hx_reserve_take(&c->cursor.reserve);
+	va &= ~(uintptr_t)(hx_level_bytes(level) - 1);
+	struct hx_pa frame = hx_kept_tables(c->cursor.t, level, va) > 0
+				     ? hx_cursor_take_kept(&c->cursor, va)
+				     : hx_reserve_take(&c->cursor.reserve);
 	hx_pte *table = hx_table_at(frame);
 	const unsigned entries = hx_level_entries(level - 1);
 	const uint64_t step = hx_level_bytes(level - 1);
@@ -453,9 +458,10 @@ static void release_pages(const struct change *c, hx_pte *table, uintptr_t va, u
 	}
 }
 
-static void release_leaf(const struct change *c, uintptr_t va, struct hx_pa pa, unsigned level,
+static void release_leaf(struct change *c, uintptr_t va, struct hx_pa pa, unsigned level,
 			 uint64_t flags)
 {
+	hx_cursor_drop_kept(&c->cursor, level, va);
 	if (c->released) {
 		uint64_t leaf = pa.v | (flags & HX_RELEASED_FLAGS);
 		tell(c, va, level, &leaf, 1);

@@ -130,6 +130,62 @@ void hx_cursor_free_table(struct hx_cursor *c, struct hx_pa table)
 	hx_table_free(c->t->frames, c->t->db, table);
 }
 
+/* ---- Tables kept for splits ---- */
+
+/*
+ * A leaf of level 1 keeps one table, in its stripe. A leaf of level 2 keeps one, in
+ * its first stripe, and those of the leaves of level 1 that it would be split into, in
+ * theirs: so each of these finds its own where its own lock guards it.
+ *
+ *      level 2   [          leaf           ]     1 in the first stripe
+ *      level 1   [    |    |    |    |     ]     1 in each
+ */
+uint64_t hx_kept_tables(const struct hx_pagetable *t, unsigned level, uintptr_t va)
+{
+	if (t->kernel && va <= t->direct_last) {
+		return 0;
+	}
+	uint64_t count = 0;
+	for (unsigned l = 1; l <= level; l++) { /* one, and those of its pieces */
+		count = 1 + hx_level_entries(l - 1) * count;
+	}
+	return count;
+}
+
+void hx_cursor_keep(struct hx_cursor *c, unsigned level, uintptr_t va)
+{
+	if (hx_kept_tables(c->t, level, va) == 0) {
+		return;
+	}
+	struct hx_pa table = hx_reserve_take(&c->reserve);
+	struct hx_stripe *s = &c->t->stripes[hx_stripe_index(va)];
+	hx_table_at(table)[0] = s->kept.v;
+	s->kept = table;
+	for (unsigned i = 0; level > 1 && i < hx_level_entries(level - 1); i++) {
+		hx_cursor_keep(c, level - 1, va + (uintptr_t)(i * hx_level_bytes(level - 1)));
+	}
+}
+
+struct hx_pa hx_cursor_take_kept(struct hx_cursor *c, uintptr_t va)
+{
+	struct hx_stripe *s = &c->t->stripes[hx_stripe_index(va)];
+	struct hx_pa table = s->kept;
+	HX_ASSERT(table.v != 0);
+	s->kept = hx_pa(hx_table_at(table)[0]);
+	return table;
+}
+
+void hx_cursor_drop_kept(struct hx_cursor *c, unsigned level, uintptr_t va)
+{
+	if (hx_kept_tables(c->t, level, va) == 0) {
+		return;
+	}
+	hx_cursor_free_table(c, hx_cursor_take_kept(c, va));
+	for (unsigned i = 0; level > 1 && i < hx_level_entries(level - 1); i++) {
+		hx_cursor_drop_kept(c, level - 1, va + (uintptr_t)(i * hx_level_bytes(level - 1)));
+	}
+}
+
 /* ---- The way down ---- */
 
 hx_pte *hx_cursor_leaf_table(const struct hx_cursor *c)

@@ -239,6 +239,17 @@ static inline unsigned hx_stripe_index(uintptr_t va)
 	return (unsigned)(va >> hx_level_shift(1)) % HX_STRIPES;
 }
 
+/* ---- Tables that a huge leaf keeps for its splits (cursor.c) ---- */
+
+/* How many a leaf of @level at @va keeps. */
+uint64_t hx_kept_tables(const struct hx_pagetable *t, unsigned level, uintptr_t va);
+/* The leaf has been made: put them by, out of the reserve. */
+void hx_cursor_keep(struct hx_cursor *c, unsigned level, uintptr_t va);
+/* It has gone: free them. */
+void hx_cursor_drop_kept(struct hx_cursor *c, unsigned level, uintptr_t va);
+/* It is split: the table for that. Its pieces keep theirs. */
+struct hx_pa hx_cursor_take_kept(struct hx_cursor *c, uintptr_t va);
+
 /* Have @p count tables in hand, or none: OUT_OF_MEMORY. Contents undefined. */
 hx_status hx_cursor_reserve(struct hx_cursor *c, uint64_t count);
 void hx_cursor_free_table(struct hx_cursor *c, struct hx_pa table);

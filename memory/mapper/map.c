@@ -21,23 +21,32 @@ struct mapping {
 	uint64_t flags;           /* of the leaves */
 	unsigned lowest, highest; /* levels that the leaves may have */
 	uint64_t tables;          /* planned */
+	uint64_t tables_to_check; /* look again at so many whether they can be had */
 };
+
+/* Above this a leaf would keep a table for each GiB, and more: only the direct map has such. */
+enum { KEEPING_LEVEL_MAX = 2 };
 
 /* Does the piece become one leaf, if its entry is EMPTY? */
 static bool leaf_fits(const struct mapping *m, unsigned level, uintptr_t va, uintptr_t last,
 		      uint64_t pa)
 {
 	return level <= m->highest && hx_piece_is_whole(va, last, level) &&
-	       hx_is_aligned(pa, hx_level_bytes(level));
+	       hx_is_aligned(pa, hx_level_bytes(level)) &&
+	       (level <= KEEPING_LEVEL_MAX || hx_kept_tables(m->t, level, va) == 0);
 }
 
 /*
  * An interrupts-off walk must not go on for long towards a certain refusal: now
  * and then look whether the tables counted so far can be had at all.
  */
-static bool hopeless(const struct mapping *m)
+static bool hopeless(struct mapping *m)
 {
-	return m->tables % 4096 == 0 && m->tables > hx_frames_free_frames(m->t->frames);
+	if (m->tables < m->tables_to_check) {
+		return false;
+	}
+	m->tables_to_check = m->tables + 4096;
+	return m->tables > hx_frames_free_frames(m->t->frames);
 }
 
 /* @table is NULL where the walk has left the tables that exist. */
@@ -61,8 +70,8 @@ static hx_status plan(struct mapping *m, const hx_pte *table, unsigned level, ui
 				return HX_NOT_SUPPORTED;
 			}
 			descend = !leaf_fits(m, level, va, to, pa);
-			m->tables += descend;
-			if (descend && hopeless(m)) {
+			m->tables += descend ? 1 : hx_kept_tables(m->t, level, va);
+			if (hopeless(m)) {
 				return HX_OUT_OF_MEMORY;
 			}
 			break;
@@ -147,6 +156,7 @@ static void fill(struct mapping *m, hx_pte *table, unsigned level, uintptr_t va,
 		} else if (leaf_fits(m, level, va, to, pa)) {
 			hx_pte prot = hx_hal_pte_prot(m->flags, level);
 			hx_hal_pte_store(p, hx_hal_pte_leaf(hx_pa(pa), prot, level));
+			hx_cursor_keep(&m->cursor, level, va);
 		} else if (level == 1) {
 			hx_hal_pte_store(p, make_leaf_table(m, va, to, pa));
 		} else {
@@ -202,7 +212,7 @@ static hx_status check(struct mapping *m, struct hx_va va, struct hx_pa pa, uint
 hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa, uint64_t bytes,
 		 uint64_t flags)
 {
-	struct mapping m = {.t = t};
+	struct mapping m = {.t = t, .tables_to_check = 4096};
 	uintptr_t last;
 	hx_status s = check(&m, va, pa, bytes, flags, &last);
 	if (s != HX_OK) {

@@ -241,11 +241,45 @@ static bool frame_is_ours(const struct hx_pagetable *t, struct hx_pa table)
 struct tally {
 	uint64_t tables, limit;
 	uint32_t sum;
+	uint64_t kept[HX_STRIPES]; /* that the leaves should keep, by stripe */
 };
+
+/* What a leaf of @level should keep, see hx_cursor_keep(). */
+static void count_kept(const struct hx_pagetable *t, struct tally *tally, unsigned level,
+		       uintptr_t va)
+{
+	if (hx_kept_tables(t, level, va) == 0) {
+		return;
+	}
+	tally->kept[hx_stripe_index(va)]++;
+	for (unsigned i = 0; level > 1 && i < hx_level_entries(level - 1); i++) {
+		count_kept(t, tally, level - 1, va + (uintptr_t)(i * hx_level_bytes(level - 1)));
+	}
+}
+
+/* Is in each stripe's chain what its leaves should keep, and nothing else? */
+static bool kept_is_sound(const struct hx_pagetable *t, struct tally *tally)
+{
+	for (unsigned i = 0; i < HX_STRIPES; i++) {
+		uint64_t count = 0;
+		for (struct hx_pa at = t->stripes[i].kept; at.v != 0;
+		     at = hx_pa(hx_table_at(at)[0])) {
+			if (++count > tally->kept[i] || !frame_is_ours(t, at)) {
+				return false;
+			}
+			tally->tables++;
+			tally->sum += (uint32_t)hx_pa_to_pfn(at).v;
+		}
+		if (count != tally->kept[i]) {
+			return false;
+		}
+	}
+	return true;
+}
 
 /* Entries [first, end) of a table and all below; counts tables. */
 static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned level,
-		     unsigned first, unsigned end, struct tally *tally)
+		     unsigned first, unsigned end, uintptr_t va, struct tally *tally)
 {
 	bool root = level == hx_root_level();
 	for (unsigned i = first; i < end; i++) {
@@ -262,6 +296,7 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 			if (!leaf_is_sound(t, e, level)) {
 				return false;
 			}
+			count_kept(t, tally, level, entry_va(va, level, i));
 			break;
 		case HX_PTE_TABLE: {
 			unsigned entries = hx_level_entries(level - 1);
@@ -278,7 +313,8 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 			if (!may_be_empty && hx_table_is_empty(child, level - 1, 0, entries)) {
 				return false;
 			}
-			if (!is_sound(t, child, level - 1, 0, entries, tally)) {
+			if (!is_sound(t, child, level - 1, 0, entries, entry_va(va, level, i),
+				      tally)) {
 				return false;
 			}
 			break;
@@ -335,8 +371,8 @@ hx_status hx_pagetable_validate(struct hx_pagetable *t)
 	};
 	bool sound = frame_is_ours(t, t->root) && other_half_is_sound(t) &&
 		     is_sound(t, hx_table_at(t->root), level, t->kernel ? half : 0,
-			      t->kernel ? 2 * half : half, &tally) &&
-		     tally.tables == tally.limit && tally.sum == sum;
+			      t->kernel ? 2 * half : half, 0, &tally) &&
+		     kept_is_sound(t, &tally) && tally.tables == tally.limit && tally.sum == sum;
 	hx_cursor_close(&c);
 	return sound ? HX_OK : HX_CORRUPTED;
 }

@@ -226,6 +226,12 @@ hx_status hx_pagetable_destroy(struct hx_pagetable *t)
 		unsigned entries = hx_level_entries(hx_root_level());
 		free_below(&c, hx_table_at(t->root), hx_root_level(), t->kernel ? entries / 2 : 0,
 			   t->kernel ? entries : entries / 2);
+		for (unsigned i = 0; i < HX_STRIPES; i++) {
+			while (t->stripes[i].kept.v != 0) {
+				uintptr_t va = (uintptr_t)i << hx_level_shift(1);
+				hx_cursor_free_table(&c, hx_cursor_take_kept(&c, va));
+			}
+		}
 		hx_cursor_free_table(&c, t->root);
 		t->frames = NULL; /* NOT_INITIALIZED from here on */
 	}
@@ -297,6 +303,30 @@ hx_status hx_pagetable_prepare(struct hx_pagetable *t, struct hx_va va, uint64_t
 	}
 	hx_cursor_close(&c);
 	return s;
+}
+
+hx_status hx_pagetable_direct(struct hx_pagetable *t, uint64_t bytes)
+{
+	if (!t || !t->frames) {
+		return HX_NOT_INITIALIZED;
+	}
+	if (!t->kernel) {
+		return HX_INVALID_ARGUMENT;
+	}
+	uintptr_t last;
+	hx_status s = hx_mapper_check_range(t, hx_va(hx_kernel_start()), bytes, &last);
+	if (s != HX_OK) {
+		return s;
+	}
+	struct hx_cursor c;
+	hx_cursor_open(&c, t, 0, UINTPTR_MAX);
+	bool empty = hx_table_is_empty(hx_table_at(t->root), hx_root_level(), 0,
+				       hx_level_entries(hx_root_level()));
+	if (empty) {
+		t->direct_last = last;
+	}
+	hx_cursor_close(&c);
+	return empty ? HX_OK : HX_INVALID_ARGUMENT;
 }
 
 void hx_pagetable_seal(struct hx_pagetable *t)

@@ -70,6 +70,8 @@ bool hx_hosted_features(const char *words)
 		{"broadcast", &machine.broadcast},
 		{"hardware-ad", &machine.hardware_ad},
 		{"user-guard", &machine.user_guard},
+		{"late-stores", &machine.late_stores},
+		{"prefetch", &machine.prefetch},
 	};
 	while (words != NULL && *(words += strspn(words, " ")) != '\0') {
 		size_t length = strcspn(words, " "), i = 0;

@@ -18,52 +18,51 @@
 #include "machine.h"
 
 /* All cases, in the order in which a port comes to pass them. */
-#define HX_CONFORMANCE_CASES(X) \
-	X(geometry_is_consistent) \
-	X(leaves_round_trip_with_all_flags) \
-	X(leaves_round_trip_with_and_without_types) \
-	X(levels_decide_what_an_entry_is) \
-	X(tables_are_never_leaves) \
-	X(soft_entries_carry_their_payload) \
-	X(soft_entries_name_no_memory) \
-	X(every_word_has_a_kind) \
-	X(aliases_of_4_kib) \
-	X(aliases_of_2_mib) \
-	X(aliases_of_1_gib) \
-	X(aliases_of_512_gib) \
-	X(aliases_of_256_tib) \
-	X(neighbours_across_every_border) \
-	X(leaves_stand_where_they_may) \
-	X(rights_matrix) \
-	X(what_is_not_mapped_faults) \
-	X(accessed_and_dirty_follow_the_accesses) \
-	X(marks_survive_protect_and_split) \
-	X(every_leaf_is_accepted) \
-	X(code_runs_once_it_is_written) \
-	X(bad_ranges_change_nothing) \
-	X(changes_reach_this_cpu) \
-	X(a_split_leaf_serves_no_longer) \
-	X(freed_tables_serve_no_longer) \
-	X(changes_reach_other_cpus) \
-	X(table_frees_and_splits_reach_other_cpus) \
-	X(what_is_given_costs_one_fault_at_most) \
-	X(a_leaf_stays_readable_while_it_is_split) \
-	X(the_kernel_half_is_shared) \
-	X(identifiers_keep_spaces_apart) \
-	X(identifiers_are_used_again) \
-	X(ranges_reach_identifiers) \
-	X(global_pages_have_no_identifier) \
-	X(a_shootdown_meets_a_switch) \
-	X(a_cpu_that_was_away_knows_nothing_old) \
-	X(a_map_without_tables_changes_nothing) \
-	X(a_split_without_tables_changes_nothing) \
-	X(tables_come_back) \
+#define HX_CONFORMANCE_CASES(X)                                                                    \
+	X(geometry_is_consistent)                                                                  \
+	X(leaves_round_trip_with_all_flags)                                                        \
+	X(leaves_round_trip_with_and_without_types)                                                \
+	X(levels_decide_what_an_entry_is)                                                          \
+	X(tables_are_never_leaves)                                                                 \
+	X(soft_entries_carry_their_payload)                                                        \
+	X(soft_entries_name_no_memory)                                                             \
+	X(every_word_has_a_kind)                                                                   \
+	X(aliases_of_4_kib)                                                                        \
+	X(aliases_of_2_mib)                                                                        \
+	X(aliases_of_1_gib)                                                                        \
+	X(aliases_of_512_gib)                                                                      \
+	X(aliases_of_256_tib)                                                                      \
+	X(neighbours_across_every_border)                                                          \
+	X(leaves_stand_where_they_may)                                                             \
+	X(rights_matrix)                                                                           \
+	X(what_is_not_mapped_faults)                                                               \
+	X(accessed_and_dirty_follow_the_accesses)                                                  \
+	X(marks_survive_protect_and_split)                                                         \
+	X(every_leaf_is_accepted)                                                                  \
+	X(code_runs_once_it_is_written)                                                            \
+	X(bad_ranges_change_nothing)                                                               \
+	X(changes_reach_this_cpu)                                                                  \
+	X(a_split_leaf_serves_no_longer)                                                           \
+	X(freed_tables_serve_no_longer)                                                            \
+	X(changes_reach_other_cpus)                                                                \
+	X(table_frees_and_splits_reach_other_cpus)                                                 \
+	X(what_is_given_costs_one_fault_at_most)                                                   \
+	X(a_leaf_stays_readable_while_it_is_split)                                                 \
+	X(the_kernel_half_is_shared)                                                               \
+	X(identifiers_keep_spaces_apart)                                                           \
+	X(identifiers_are_used_again)                                                              \
+	X(ranges_reach_identifiers)                                                                \
+	X(global_pages_have_no_identifier)                                                         \
+	X(a_shootdown_meets_a_switch)                                                              \
+	X(a_cpu_that_was_away_knows_nothing_old)                                                   \
+	X(a_map_without_tables_changes_nothing)                                                    \
+	X(a_split_without_tables_changes_nothing)                                                  \
+	X(tables_come_back)                                                                        \
 	X(frames_of_freed_tables_are_anyones)
 
 #define HX_CONFORMANCE(name) void hx_conformance_##name(void)
 #define HX_CONFORMANCE_PROTOTYPE(name) HX_CONFORMANCE(name);
 HX_CONFORMANCE_CASES(HX_CONFORMANCE_PROTOTYPE)
-
 
 #define HERE UINT64_C(0x100000000)  /* 4 GiB */
 #define ALIAS UINT64_C(0x240000000) /* 9 GiB */

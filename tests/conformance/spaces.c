@@ -46,7 +46,8 @@ HX_CONFORMANCE(the_kernel_half_is_shared)
 	HX_CHECK_STATUS(hx_unmap(m->kernel_table, va, PAGE, NULL, NULL), HX_OK);
 	close_table();
 	give_block(one);
-	give_block(two);}
+	give_block(two);
+}
 
 /* ---- Identifiers ---- */
 

@@ -175,8 +175,9 @@ HX_CONFORMANCE(table_frees_and_splits_reach_other_cpus)
 		HX_CHECK_STATUS(unmap(HERE + 6 * PAGE, 100 * PAGE), HX_OK);
 		HX_CHECK_EQUAL(read_on(cpu, HERE + 6 * PAGE), FAULT_VALUE);
 		HX_CHECK_EQUAL(read_on(cpu, HERE + 200 * PAGE), 1200);
-		HX_CHECK_STATUS(hx_unmap_sparse(&table, hx_va((uintptr_t)HERE), HX_MIB(2), NULL, NULL),
-				HX_OK);
+		HX_CHECK_STATUS(
+			hx_unmap_sparse(&table, hx_va((uintptr_t)HERE), HX_MIB(2), NULL, NULL),
+			HX_OK);
 		HX_CHECK_EQUAL(read_on(cpu, HERE + 200 * PAGE), FAULT_VALUE);
 		on_cpu(cpu, remote_unload, NULL);
 	}

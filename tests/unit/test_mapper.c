@@ -21,7 +21,7 @@
 /* Low in the user half of every geometry, on a 1 GiB border. */
 #define UVA ((uintptr_t)HX_GIB(6))
 
-enum { WORLD_ORDER = 9, WORLD_FRAMES = 1 << WORLD_ORDER };
+enum { WORLD_ORDER = 12, WORLD_FRAMES = 1 << WORLD_ORDER };
 
 static struct hx_pagetable kernel, user;
 
@@ -576,7 +576,7 @@ HX_TEST(huge_leaves_are_split_where_a_range_ends)
 				HX_OK);
 		check_sizes(&user, 511, 511, 0);
 		HX_CHECK_EQUAL(hx_pagetable_counters(&user).splits - splits, 2);
-		HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables - tables, 2);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, tables); /* from those kept */
 		check_leaf(&user, UVA + 3 * L1, PA + 3 * L1, 0);
 		check_leaf(&user, UVA + 4 * L1, PA + 4 * L1, 1);
 		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), L2, NULL, NULL), HX_OK);
@@ -685,7 +685,8 @@ HX_TEST(every_allocation_may_fail)
 		}
 		/* It failed once for each table that it takes, and at no other place. */
 		world_fail_after = WORLD_NEVER;
-		HX_CHECK(refusals > 0);
+		/* Splits have theirs from the time that the leaf was made. */
+		HX_CHECK_EQUAL(refusals > 0, s->call == MAP);
 		if (s->call == MAP) {
 			HX_CHECK_EQUAL(free - world_free_count(), refusals);
 		}
@@ -711,6 +712,93 @@ HX_TEST(every_allocation_may_fail)
 	HX_CHECK_EQUAL(hx_pagetable_counters(&kernel).tables, 6);
 	HX_CHECK_STATUS(hx_pagetable_destroy(&kernel), HX_OK);
 	HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
+}
+
+HX_TEST(huge_leaves_keep_the_tables_of_their_splits)
+{
+	open_tables(true, HX_WX_FORCE);
+	HX_BAIL();
+	uint64_t free = world_free_count();
+	const uint64_t pages_of_level_1 = UINT64_C(1) << hx_hal_geometry.bits[1];
+	/* As many as pages take: a table for each leaf of level 1, and the ones above. */
+	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), L1, URW), HX_OK);
+	uint64_t above = free - world_free_count() - 1;
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), L1, NULL, NULL), HX_OK);
+	HX_CHECK_EQUAL(world_free_count(), free);
+	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), L1, URW | HX_MAP_NO_HUGE), HX_OK);
+	HX_CHECK_EQUAL(free - world_free_count() - 1, above);
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), L1, NULL, NULL), HX_OK);
+	if (has_level(2)) {
+		HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), L2, URW), HX_OK);
+		check_leaf(&user, UVA, PA, 2);
+		HX_CHECK_EQUAL(free - world_free_count(), above + pages_of_level_1);
+		/* Every page of it by itself, with nothing to be had. */
+		world_fail_after = 0;
+		for (uint64_t i = 0; i < pages_of_level_1; i += 37) {
+			struct hx_va va = hx_va(UVA + (uintptr_t)(i * L1 + i % 512 * PAGE));
+			HX_CHECK_STATUS(hx_update_flags(&user, va, PAGE, URO), HX_OK);
+			check_leaf(&user, va.v, PA + i * L1 + i % 512 * PAGE, 0);
+			WORLD_SOUND(&user);
+		}
+		HX_CHECK_EQUAL(free - world_free_count(), above + pages_of_level_1);
+		HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), L2, NULL, NULL), HX_OK);
+		world_fail_after = WORLD_NEVER;
+		HX_CHECK_EQUAL(world_free_count(), free);
+	}
+	/* What a map that fails has put by goes back as well. */
+	world_fail_after = 5;
+	WORLD_REFUSED(&user, hx_map(&user, hx_va(UVA), hx_pa(PA), 16 * L1, URW), HX_OUT_OF_MEMORY);
+	world_fail_after = WORLD_NEVER;
+	/* A table that ends takes what its leaves keep along. */
+	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), 3 * L1, URW), HX_OK);
+	HX_CHECK_STATUS(hx_update_flags(&user, hx_va(UVA + L1), PAGE, URO), HX_OK);
+	close_tables();
+}
+
+HX_TEST(the_direct_map_keeps_none)
+{
+	open_frames();
+	HX_BAIL();
+	struct hx_pagetable_config c = config();
+	HX_REQUIRE_STATUS(hx_pagetable_init(&kernel, &c), HX_OK);
+	uint64_t half = (uint64_t)(hx_user_end() / 2);
+	HX_CHECK_STATUS(hx_pagetable_direct(NULL, half), HX_NOT_INITIALIZED);
+	HX_CHECK_STATUS(hx_pagetable_direct(&kernel, 0), HX_INVALID_SIZE);
+	HX_CHECK_STATUS(hx_pagetable_direct(&kernel, half + 1), HX_INVALID_ALIGNMENT);
+	HX_CHECK_STATUS(hx_pagetable_direct(&kernel, UINT64_MAX - 4095), HX_INVALID_ADDRESS);
+	HX_CHECK_STATUS(hx_pagetable_direct(&kernel, half), HX_OK);
+	struct hx_va va = hx_va(hx_kernel_start() + (uintptr_t)(4 * L2));
+	uint64_t free = world_free_count();
+	HX_CHECK_STATUS(hx_map(&kernel, va, hx_pa(PA), L2, RW), HX_OK);
+	HX_CHECK(free - world_free_count() < 4); /* the way down alone */
+	HX_CHECK_STATUS(hx_pagetable_direct(&kernel, half), HX_INVALID_ARGUMENT);
+	WORLD_SOUND(&kernel);
+	/* So its splits may be refused, and then nothing has changed. */
+	struct hx_va page = hx_va(va.v + (uintptr_t)(L1 + PAGE));
+	for (unsigned k = 0; k < (has_level(2) ? 2u : 1u); k++) {
+		world_fail_after = k;
+		WORLD_REFUSED(&kernel, hx_update_flags(&kernel, page, PAGE, RO), HX_OUT_OF_MEMORY);
+		WORLD_REFUSED(&kernel, hx_unmap(&kernel, page, PAGE, NULL, NULL), HX_OUT_OF_MEMORY);
+		WORLD_SOUND(&kernel);
+	}
+	world_fail_after = WORLD_NEVER;
+	HX_CHECK_STATUS(hx_update_flags(&kernel, page, PAGE, RO), HX_OK);
+	check_leaf(&kernel, page.v, PA + L1 + PAGE, 0);
+	WORLD_SOUND(&kernel);
+	HX_CHECK_STATUS(hx_unmap(&kernel, va, L2, NULL, NULL), HX_OK);
+	/* Behind it leaves keep theirs. */
+	free = world_free_count();
+	struct hx_va behind = hx_va(hx_kernel_start() + (uintptr_t)half);
+	HX_CHECK_STATUS(hx_map(&kernel, behind, hx_pa(PA), 8 * L1, RW), HX_OK);
+	HX_CHECK(free - world_free_count() >= 8);
+	WORLD_SOUND(&kernel);
+	/* Only a kernel's table has one. */
+	HX_CHECK_STATUS(hx_unmap(&kernel, behind, 8 * L1, NULL, NULL), HX_OK);
+	hx_pagetable_seal(&kernel);
+	c.kernel = &kernel;
+	HX_REQUIRE_STATUS(hx_pagetable_init(&user, &c), HX_OK);
+	HX_CHECK_STATUS(hx_pagetable_direct(&user, half), HX_INVALID_ARGUMENT);
+	close_tables();
 }
 
 HX_TEST(a_map_that_can_never_succeed_gives_up_early)
@@ -1583,6 +1671,7 @@ HX_SUITE(mapper, HX_CASE(init_checks_its_arguments),
 	 HX_CASE(a_table_without_huge_leaves), HX_CASE(what_is_mapped_is_not_mapped_over),
 	 HX_CASE(huge_leaves_are_split_where_a_range_ends),
 	 HX_CASE(break_before_make_leaves_the_same_tables), HX_CASE(every_allocation_may_fail),
+	 HX_CASE(huge_leaves_keep_the_tables_of_their_splits), HX_CASE(the_direct_map_keeps_none),
 	 HX_CASE(a_map_that_can_never_succeed_gives_up_early), HX_CASE(emptied_tables_are_freed),
 	 HX_CASE(released_leaves_are_told_with_their_flags),
 	 HX_CASE(writable_and_executable_by_policy),

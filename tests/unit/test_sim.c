@@ -484,9 +484,8 @@ HX_TEST(nothing_is_ever_evicted)
 HX_TEST(neighbours_that_are_accessed_are_prefetched)
 {
 	const uint64_t unmarked = HX_PAGE_PRESENT | HX_PAGE_NO_EXECUTE;
-	start(&(struct hx_sim_config){.hardware_ad = HX_SIM_ON,
-				      .prefetch = HX_SIM_OFF,
-				      .late_stores = HX_SIM_OFF});
+	start(&(struct hx_sim_config){
+		.hardware_ad = HX_SIM_ON, .prefetch = HX_SIM_OFF, .late_stores = HX_SIM_OFF});
 	for (unsigned i = 0; i < 16; i++) {
 		map(VA + i * PAGE, frame_with(i + 1), unmarked | (i & 1 ? HX_PAGE_ACCESSED : 0));
 	}
@@ -995,8 +994,7 @@ HX_TEST(two_translations_of_one_address_are_a_conflict)
 	uint64_t table = take_frames(PAGE);
 	*slot(table, 0, VA) = leaf_of(frame_with(2), RW | HX_PAGE_ACCESSED | HX_PAGE_DIRTY);
 	hx_hal_pte_store(entry_of(root, VA, 1), 0);
-	hx_hal_tlb_local(&(struct hx_tlb_range){
-				 .va = hx_va(VA + PAGE), .pages = 1, .tables = true},
+	hx_hal_tlb_local(&(struct hx_tlb_range){.va = hx_va(VA + PAGE), .pages = 1, .tables = true},
 			 1);
 	hx_hal_pte_store(entry_of(root, VA, 1), hx_hal_pte_table(hx_pa(table)));
 	HX_CHECK_EQUAL(conflict_count, 0);
@@ -1327,8 +1325,7 @@ HX_SUITE(sim, HX_CASE(leaves_of_every_size_translate), HX_CASE(accesses_of_every
 	 HX_CASE(a_freed_table_is_walked_until_tables_are_flushed),
 	 HX_CASE(absence_is_cached_where_it_may_be),
 	 HX_CASE(stores_are_late_until_they_are_published),
-	 HX_CASE(an_entry_taken_away_late_is_still_walked),
-	 HX_CASE(late_stores_stay_in_order),
+	 HX_CASE(an_entry_taken_away_late_is_still_walked), HX_CASE(late_stores_stay_in_order),
 	 HX_CASE(each_cpu_publishes_its_own_stores),
 	 HX_CASE(an_entry_overwritten_by_plain_stores_is_not_late),
 	 HX_CASE(what_can_be_reached_is_prefetched),
@@ -1337,10 +1334,8 @@ HX_SUITE(sim, HX_CASE(leaves_of_every_size_translate), HX_CASE(accesses_of_every
 	 HX_CASE(valid_entries_must_be_broken_before_they_change),
 	 HX_CASE(a_break_counts_once_it_is_invalidated),
 	 HX_CASE(two_translations_of_one_address_are_a_conflict),
-	 HX_CASE(released_frames_must_be_out_of_reach),
-	 HX_CASE(a_thread_plays_several_cpus),
-	 HX_CASE(a_test_is_let_in_between_two_steps),
-	 HX_CASE(levels_may_have_other_sizes),
+	 HX_CASE(released_frames_must_be_out_of_reach), HX_CASE(a_thread_plays_several_cpus),
+	 HX_CASE(a_test_is_let_in_between_two_steps), HX_CASE(levels_may_have_other_sizes),
 	 HX_CASE(another_cpu_stays_stale_until_it_is_told),
 	 HX_CASE(interrupts_wait_until_they_are_on), HX_CASE(any_thread_is_a_cpu_while_it_lives),
 	 HX_CASE(only_memory_can_be_touched), HX_CASE(hostile_words_of_firmware_are_carried),

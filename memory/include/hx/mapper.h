@@ -8,6 +8,10 @@
  * range ends inside one, and frees tables that become empty. Tables come from
  * the frames given at init.
  *
+ * A huge leaf keeps the tables that splitting it down to pages takes from the time
+ * that it is made, as many as pages would have taken, so that no split fails for want
+ * of memory. Leaves of the kernel's direct map (hx_pagetable_direct()) keep none.
+ *
  * Teardown keeps one order: unhook (in place: a leaf, or the entry of a table
  * that empties, becomes a soft entry that remembers its frame), invalidate on
  * every CPU that may hold it, then release data frames and table frames. One
@@ -34,7 +38,7 @@ enum hx_wx_policy {
 };
 
 struct hx_mapper_counters {
-	uint64_t tables;        /* table frames now, the root included */
+	uint64_t tables;        /* table frames now, the root and those kept for splits included */
 	uint64_t local_flushes; /* calls of hx_hal_tlb_local() */
 	uint64_t broadcasts;    /* invalidations that other CPUs had to do */
 	uint64_t ipis;          /* CPUs interrupted for them */
@@ -60,6 +64,7 @@ struct hx_stripe {
 	uint32_t splits;
 	uint64_t locks;
 	uint64_t local_flushes, broadcasts, ipis; /* atomic */
+	struct hx_pa kept; /* tables for splits, chained through their first words; 0: none */
 } __attribute__((aligned(64)));
 
 struct hx_pagetable {
@@ -79,6 +84,7 @@ struct hx_pagetable {
 	struct hx_cpus cached; /* may have entries of it, loaded or not */
 	struct hx_cpus stale;  /* of these: forget them when it is loaded next */
 	uint32_t pruning; /* calls about to free a table that they have found EMPTY; atomic */
+	uintptr_t direct_last; /* kernel: the direct map is [hx_kernel_start(), this]; 0: none */
 	struct hx_pagetable *shared; /* whose kernel half this one shows; NULL: its own */
 	struct hx_stripe stripes[HX_STRIPES];
 };
@@ -122,6 +128,15 @@ HX_NODISCARD hx_status hx_pagetable_destroy(struct hx_pagetable *t);
  */
 HX_NODISCARD hx_status hx_pagetable_prepare(struct hx_pagetable *t, struct hx_va va,
 					    uint64_t bytes);
+/**
+ * Kernel table: the first @p bytes of the kernel half are the direct map. Its leaves
+ * may be of every level and keep no tables, which would be a 512th of all memory;
+ * splitting one allocates them and may be OUT_OF_MEMORY. Before anything is mapped.
+ * @return INVALID_ARGUMENT (no kernel table, something is mapped), INVALID_ALIGNMENT,
+ *         INVALID_SIZE, INVALID_ADDRESS as hx_map()
+ */
+HX_NODISCARD hx_status hx_pagetable_direct(struct hx_pagetable *t, uint64_t bytes);
+
 /**
  * Kernel table: from now on its root entries are fixed, other tables copy them. A
  * call that would make, change or remove one (of a leaf of the root level) is
@@ -204,8 +219,8 @@ typedef void (*hx_released_fn)(void *context, const struct hx_released *batch);
  * @param released  may be NULL
  * @return INVALID_ALIGNMENT, INVALID_SIZE, INVALID_ADDRESS, NOT_INITIALIZED as
  *         hx_map(); NOT_MAPPED when a page of the range is not mapped;
- *         NOT_SUPPORTED (sealed); OUT_OF_MEMORY when a huge leaf must be split and
- *         no table is to be had: nothing changed in every case
+ *         NOT_SUPPORTED (sealed); OUT_OF_MEMORY when a huge leaf of the direct map must
+ *         be split and no table is to be had: nothing changed in every case
  * Context: IRQ-safe; locks the range; never sleeps
  * Cost:    two descents per leaf table; a table wholly in the range is unhooked
  *          with one store; at most one shootdown

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-/* aarch64: what the running machine adds to the geometry. The boot CPU speaks for all. */
+/* aarch64: what the running machine takes from the geometry. The boot CPU speaks for all. */
 #include "aarch64.h"
 #include "sysreg.h"
 
@@ -23,14 +23,9 @@ void hx_aarch64_probe(struct hx_geometry *g)
 		g->pa_bits = pa_bits[field(mmfr0, 0)];
 	}
 	g->asid_bits = field(mmfr0, 4) == 2 ? 16 : 8;
-	if (field(mmfr1, 0) >= 2) { /* HAFDBS: both bits */
-		g->features |= HX_MMU_HARDWARE_AD;
-	}
-	if (field(mmfr1, 20) != 0) { /* PAN */
-		g->features |= HX_MMU_USER_GUARD;
-		hx_aarch64_pan = true;
-	}
-	if (!hx_aarch64_broadcast) {
-		g->features &= ~(uint32_t)HX_MMU_BROADCAST;
-	}
+	hx_aarch64_pan = field(mmfr1, 20) != 0;
+	uint32_t absent = field(mmfr1, 0) < 2 ? HX_MMU_HARDWARE_AD : 0; /* HAFDBS: both bits */
+	absent |= hx_aarch64_pan ? 0 : HX_MMU_USER_GUARD;
+	absent |= hx_aarch64_broadcast ? 0 : HX_MMU_BROADCAST;
+	g->features &= ~absent;
 }

@@ -39,7 +39,7 @@
 #define HX_A64_UXN (UINT64_C(1) << 54)
 #define HX_A64_DIRTY (UINT64_C(1) << 55)
 
-/* Geometry for 4 levels; widths and features are completed by hx_hal_mmu_init(). */
+/* Geometry for 4 levels; hx_hal_mmu_init() narrows widths and features. */
 static inline struct hx_geometry hx_pte_geometry(unsigned levels)
 {
 	return (struct hx_geometry){
@@ -49,8 +49,8 @@ static inline struct hx_geometry hx_pte_geometry(unsigned levels)
 		.pa_bits = 48,
 		.leaf_levels = 0x7,
 		.bits = {9, 9, 9, 9, 9},
-		.features = HX_MMU_BREAK_BEFORE_MAKE | HX_MMU_BROADCAST | HX_MMU_NO_EXECUTE |
-			    HX_MMU_MEMORY_TYPES,
+		.features = HX_MMU_BREAK_BEFORE_MAKE | HX_MMU_HARDWARE_AD | HX_MMU_BROADCAST |
+			    HX_MMU_NO_EXECUTE | HX_MMU_USER_GUARD | HX_MMU_MEMORY_TYPES,
 	};
 }
 

@@ -18,23 +18,14 @@ bool hx_hal_fault_decode(const void *frame, struct hx_fault *out)
 		return false;
 	}
 	struct hx_fault fault = {.va = hx_va(f->far), .pc = hx_va(f->pc)};
-	switch (hx_esr_class(f->esr)) {
-	case HX_ESR_FETCH_FROM_USER:
-		fault.user = true;
+	const unsigned class = hx_esr_class(f->esr);
+	fault.user = class == HX_ESR_FETCH_FROM_USER || class == HX_ESR_DATA_FROM_USER;
+	if (class == HX_ESR_FETCH_FROM_USER || class == HX_ESR_FETCH) {
 		fault.access = HX_ACCESS_EXECUTE;
-		break;
-	case HX_ESR_FETCH:
-		fault.access = HX_ACCESS_EXECUTE;
-		break;
-	case HX_ESR_DATA_FROM_USER:
-		fault.user = true;
-		/* fall through */
-	case HX_ESR_DATA: {
+	} else if (class == HX_ESR_DATA_FROM_USER || class == HX_ESR_DATA) {
 		bool cache_operation = f->esr >> 8 & 1, write = f->esr >> 6 & 1;
 		fault.access = write && !cache_operation ? HX_ACCESS_WRITE : HX_ACCESS_READ;
-		break;
-	}
-	default:
+	} else {
 		return false;
 	}
 	switch (f->esr & 0x3f & ~(uint64_t)STATUS_LEVEL) {

@@ -289,6 +289,31 @@ HX_TEST(reserved_encodings_are_no_leaves)
 	HX_CHECK_EQUAL(hx_hal_pte_leaf(hx_pa(0), hx_hal_pte_prot(RW | HX_PAGE_NO_CACHE, 0), 0),
 		       UINT64_C(0xa000000000000063));
 	HX_CHECK_EQUAL(hx_hal_pte_table(hx_pa(0x6000)), UINT64_C(0x6003));
+#elif defined(HX_SIM_CODEC_AARCH64)
+	const hx_pte block = 1, next = 3, accessed = UINT64_C(1) << 10;
+	HX_CHECK_EQUAL(hx_hal_pte_kind(block, 0), HX_PTE_SOFT);
+	HX_CHECK_EQUAL(hx_hal_pte_kind(block, 1), HX_PTE_LEAF);
+	HX_CHECK_EQUAL(hx_hal_pte_kind(block, 2), HX_PTE_LEAF);
+	HX_CHECK_EQUAL(hx_hal_pte_kind(block, 3), HX_PTE_SOFT);
+	HX_CHECK_EQUAL(hx_hal_pte_kind(next, 0), HX_PTE_LEAF);
+	HX_CHECK_EQUAL(hx_hal_pte_kind(next, 3), HX_PTE_TABLE);
+	HX_CHECK_EQUAL(hx_hal_pte_kind(accessed, 1), HX_PTE_SOFT);
+	/* Clean, so read-only to the machine, which may change that (DBM). */
+	HX_CHECK_EQUAL(hx_hal_pte_leaf(hx_pa(0x5000), hx_hal_pte_prot(RW, 0), 0),
+		       UINT64_C(0x68000000005b83));
+	/* The kernel's, dirty: writable, and never executed in user mode. */
+	HX_CHECK_EQUAL(hx_hal_pte_leaf(hx_pa(0x5000),
+				       hx_hal_pte_prot((RW & ~HX_PAGE_USER) | HX_PAGE_DIRTY |
+							       HX_PAGE_ACCESSED | HX_PAGE_GLOBAL,
+						       0),
+				       0),
+		       UINT64_C(0x68000000005703));
+	HX_CHECK_EQUAL(hx_hal_pte_leaf(hx_pa(HX_GIB(1)), hx_hal_pte_prot(RX | HX_PAGE_USER, 2), 2),
+		       UINT64_C(0x20000040000bc1));
+	HX_CHECK_EQUAL(hx_hal_pte_leaf(hx_pa(0), hx_hal_pte_prot(RW | HX_PAGE_NO_CACHE, 0), 0) &
+			       0x1c,
+		       UINT64_C(2) << 2);
+	HX_CHECK_EQUAL(hx_hal_pte_table(hx_pa(0x6000)), UINT64_C(0x6003));
 #else
 	const hx_pte valid = 1, read = 2, write = 4, execute = 8;
 	HX_CHECK_EQUAL(hx_hal_pte_kind(valid | write, 0), HX_PTE_SOFT);

@@ -149,7 +149,8 @@ static bool is_there_again(struct hx_pagetable *t, const struct hx_fault *fault)
 		hx_cursor_close(&c);
 	}
 	struct hx_translation now = hx_translate(t, fault->va);
-	for (unsigned i = 0; page >= hx_kernel_start() && now.status != HX_OK && i < PATIENCE; i++) {
+	for (unsigned i = 0; page >= hx_kernel_start() && now.status != HX_OK && i < PATIENCE;
+	     i++) {
 		hx_upcall_tlb_ipi(); /* that call may wait for this CPU */
 		hx_hal_relax();
 		now = hx_translate(t, fault->va);
@@ -162,8 +163,9 @@ bool hx_pagetable_spurious(const struct hx_fault *fault)
 	unsigned long irq = hx_hal_irq_save();
 	struct hx_pagetable *t = loaded[hx_hal_cpu_id()].table;
 	struct hx_translation now = hx_translate(t, fault->va);
-	bool spurious = now.status == HX_NOT_MAPPED ? is_there_again(t, fault)
-						    : now.status == HX_OK && allows(now.flags, fault);
+	bool spurious = now.status == HX_NOT_MAPPED
+				? is_there_again(t, fault)
+				: now.status == HX_OK && allows(now.flags, fault);
 	if (spurious) {
 		hx_pagetable_forget_page(fault->va);
 	}

@@ -110,6 +110,26 @@ static bool is_kept(const struct change *c, unsigned level)
 	return c->cursor.t->kernel && level == hx_root_level();
 }
 
+/* Where the machine demands it, a new cache attribute waits until the old is forgotten. */
+static bool is_broken(uint64_t old, uint64_t new)
+{
+	/* A GLOBAL entry would overlap what is cached without. */
+	return hx_feature(HX_MMU_BREAK_BEFORE_MAKE) &&
+	       (((old ^ new) & CACHE_FLAGS) != 0 || (new & ~old &HX_PAGE_GLOBAL) != 0);
+}
+
+/*
+ * While a leaf of the direct map is broken nobody reaches what it maps: page tables,
+ * this CPU's stack, the very entry that is to be made anew.
+ */
+static bool breaks_direct(const struct change *c, hx_pte leaf, unsigned level, uintptr_t va,
+			  bool whole)
+{
+	const struct hx_pagetable *t = c->cursor.t;
+	return hx_feature(HX_MMU_BREAK_BEFORE_MAKE) && t->kernel && va <= t->direct_last &&
+	       (!whole || (!c->unmap && is_broken(hx_hal_pte_flags(leaf, level), c->flags)));
+}
+
 static hx_status plan_pages(const struct change *c, const hx_pte *table, uintptr_t va,
 			    uintptr_t last)
 {
@@ -143,7 +163,8 @@ static hx_status plan(struct change *c, const hx_pte *table, unsigned level, uin
 		case HX_PTE_LEAF:
 			below = whole;
 			if (is_changed(c, e, level)) {
-				if (hx_is_fixed(c->cursor.t, level)) {
+				if (hx_is_fixed(c->cursor.t, level) ||
+				    breaks_direct(c, e, level, va, whole)) {
 					return HX_NOT_SUPPORTED;
 				}
 				if (hx_kept_tables(c->cursor.t, level, va) == 0) {
@@ -207,14 +228,6 @@ static bool is_settled(uint64_t flags)
 	return !hx_feature(HX_MMU_HARDWARE_AD) ||
 	       ((flags & HX_PAGE_ACCESSED) != 0 &&
 		((flags & HX_PAGE_DIRTY) != 0 || (flags & HX_PAGE_WRITABLE) == 0));
-}
-
-/* Where the machine demands it, a new cache attribute waits until the old is forgotten. */
-static bool is_broken(uint64_t old, uint64_t new)
-{
-	/* A GLOBAL entry would overlap what is cached without. */
-	return hx_feature(HX_MMU_BREAK_BEFORE_MAKE) &&
-	       (((old ^ new) & CACHE_FLAGS) != 0 || (new & ~old &HX_PAGE_GLOBAL) != 0);
 }
 
 /*
@@ -282,19 +295,26 @@ static void split(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr
 	const unsigned entries = hx_level_entries(level - 1);
 	const uint64_t step = hx_level_bytes(level - 1);
 	bool broken = hx_feature(HX_MMU_BREAK_BEFORE_MAKE);
-	if (broken) {
-		e = break_leaf(c, p, level, va);
-	}
-	do { /* again when ACCESSED or DIRTY appeared meanwhile */
+	for (bool linked = false; !linked;) { /* again when ACCESSED or DIRTY appeared meanwhile */
 		hx_pte prot = hx_hal_pte_prot(hx_hal_pte_flags(e, level), level - 1);
 		uint64_t pa = hx_hal_pte_pa(e, level).v;
 		for (unsigned i = 0; i < entries; i++, pa += step) {
 			table[i] = hx_hal_pte_leaf(hx_pa(pa), prot, level - 1);
 		}
-		if (broken) {
+		if (!broken) {
+			linked = hx_hal_pte_update(p, &e, hx_hal_pte_table(frame));
+			continue;
+		}
+		/* Filled before: it is away for as short as can be. */
+		hx_pte old = hx_hal_pte_kind(hx_hal_pte_load(p), level) == HX_PTE_LEAF
+				     ? break_leaf(c, p, level, va)
+				     : e;
+		linked = old == e;
+		e = old;
+		if (linked) {
 			hx_hal_pte_store(p, hx_hal_pte_table(frame));
 		}
-	} while (!broken && !hx_hal_pte_update(p, &e, hx_hal_pte_table(frame)));
+	}
 	__atomic_fetch_add(&c->cursor.home->splits, 1, __ATOMIC_RELAXED);
 	if (!broken || is_missed(c)) {
 		/* A leaf became a table: where a fence with an address orders leaves only, it

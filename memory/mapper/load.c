@@ -20,7 +20,7 @@ static struct hx_pagetable *kernel_of(struct hx_pagetable *t)
 
 /* What each CPU runs: its own to read and write, with interrupts off. */
 static struct {
-	struct hx_pagetable *table;
+	const struct hx_pagetable *table;
 	uint16_t asid;
 } loaded[HX_CPUS_MAX];
 
@@ -131,41 +131,12 @@ static bool allows(uint64_t flags, const struct hx_fault *fault)
 	return fault->user ? user_page : !user_page || fault->user_access;
 }
 
-/*
- * Where a leaf must be broken before it is made anew it may just be away: see it again
- * when that call is through. In the user half its lock says when. In the kernel half
- * this CPU may hold the lock itself, so it waits as long as such a call may take.
- */
-static bool is_there_again(struct hx_pagetable *t, const struct hx_fault *fault)
-{
-	enum { PATIENCE = 1000000 };
-	if (!hx_feature(HX_MMU_BREAK_BEFORE_MAKE)) {
-		return false;
-	}
-	uintptr_t page = fault->va.v & ~(uintptr_t)(HX_FRAME_BYTES - 1);
-	if (page < hx_user_end()) {
-		struct hx_cursor c;
-		hx_cursor_open(&c, t, page, page + (HX_FRAME_BYTES - 1));
-		hx_cursor_close(&c);
-	}
-	struct hx_translation now = hx_translate(t, fault->va);
-	for (unsigned i = 0; page >= hx_kernel_start() && now.status != HX_OK && i < PATIENCE;
-	     i++) {
-		hx_upcall_tlb_ipi(); /* that call may wait for this CPU */
-		hx_hal_relax();
-		now = hx_translate(t, fault->va);
-	}
-	return now.status == HX_OK && allows(now.flags, fault);
-}
-
 bool hx_pagetable_spurious(const struct hx_fault *fault)
 {
 	unsigned long irq = hx_hal_irq_save();
-	struct hx_pagetable *t = loaded[hx_hal_cpu_id()].table;
+	const struct hx_pagetable *t = loaded[hx_hal_cpu_id()].table;
 	struct hx_translation now = hx_translate(t, fault->va);
-	bool spurious = now.status == HX_NOT_MAPPED
-				? is_there_again(t, fault)
-				: now.status == HX_OK && allows(now.flags, fault);
+	bool spurious = now.status == HX_OK && allows(now.flags, fault);
 	if (spurious) {
 		hx_pagetable_forget_page(fault->va);
 	}

@@ -162,10 +162,8 @@ void hx_pagetable_forget_page(struct hx_va va);
  * Was @p fault spurious: does the table that this CPU has loaded allow the access
  * after all? New mappings and added rights of a user table are told to no CPU that
  * may have cached that there were none. If so, this CPU forgets the page.
- * On a machine that demands break-before-make it waits for a call that has the page
- * away only to make it anew.
  * @return true: retry the access
- * Context: any, but without a lock of the table; locks the page there, else takes none
+ * Context: any; takes no lock
  */
 HX_NODISCARD bool hx_pagetable_spurious(const struct hx_fault *fault);
 

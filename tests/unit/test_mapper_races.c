@@ -1,0 +1,589 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * Two or three calls of the mapper in each other's way, in every order that comes
+ * again: one thread plays all CPUs, and at the n-th step of CPU 0's call (a change of
+ * an entry, or a TLB operation) the rivals make theirs on other CPUs; for every n.
+ *
+ * A rival works under other locks than the call, or it would wait for ever: it is let in
+ * only where the locks that it takes are free.
+ *
+ *      root   [e]                                 PVA is the last page before a border of
+ *              |                                  level 2, so a range across it has one
+ *      2      [ P ][ Q ]                          leaf table in P and one in Q
+ *               |    |
+ *      1   [ ..|30|31]  [0|1| .. ]
+ */
+#include <sim.h>
+
+#include "mapper_world.h"
+
+#define RW (HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE)
+#define URW (RW | HX_PAGE_USER)
+#define URO (HX_PAGE_KERNEL_READ | HX_PAGE_NO_EXECUTE | HX_PAGE_USER)
+
+#define PAGE HX_KIB(4)
+#define TABLES_PA HX_MIB(16)
+#define DATA_PA HX_MIB(32)
+
+enum { CPUS = 3, FRAMES = 2048, SPACES = 3, STEPS_MAX = 1000 };
+
+/* A CPU in the middle of a call has interrupts off: it must not be waited for. */
+static const struct hx_sim_config broadcasting = {.broadcast = HX_SIM_ON};
+
+static struct hx_pagetable kernel, spaces[SPACES];
+static struct hx_pagetable *const user = &spaces[0];
+static unsigned stale_uses;
+
+/* ---- The machine ---- */
+
+static void count_stale(const struct hx_sim_stale *s)
+{
+	(void)s;
+	stale_uses++;
+}
+
+static void audit_frame(struct hx_pfn frame)
+{
+	HX_CHECK(!hx_sim_audit_frame(frame));
+}
+
+static uintptr_t span(unsigned level)
+{
+	return (uintptr_t)1 << world_shift(level);
+}
+
+/* The page before a border of level 2. */
+static uintptr_t pva(void)
+{
+	return 4 * span(2) - (uintptr_t)PAGE;
+}
+
+static void open_machine(const struct hx_sim_config *c)
+{
+	hx_sim_on_step(NULL);
+	hx_sim_configure(c);
+	hx_hal_mmu_init();
+	stale_uses = 0;
+	hx_sim_on_stale(count_stale);
+	world_open(hx_pa_to_pfn(hx_pa(TABLES_PA)), FRAMES);
+	HX_BAIL();
+	struct hx_pagetable_config config = {.frames = &world_frames, .huge = true};
+	HX_REQUIRE_STATUS(hx_pagetable_init(&kernel, &config), HX_OK);
+	hx_pagetable_seal(&kernel);
+	config.kernel = &kernel;
+	for (unsigned i = 0; i < SPACES; i++) {
+		HX_REQUIRE_STATUS(hx_pagetable_init(&spaces[i], &config), HX_OK);
+	}
+	for (unsigned cpu = CPUS; cpu-- > 0;) {
+		hx_sim_play(cpu);
+		hx_hal_mmu_init();
+		hx_hal_user_access(true);
+		hx_pagetable_load(&kernel, NULL);
+	}
+	world_on_free = audit_frame;
+}
+
+/* All that was mapped has been unmapped: no table is left, and no frame is lost. */
+static void close_machine(void)
+{
+	hx_sim_on_step(NULL);
+	hx_sim_play(0);
+	uint64_t tables = hx_pagetable_counters(&kernel).tables;
+	for (unsigned i = 0; i < SPACES; i++) {
+		WORLD_SOUND(&spaces[i]);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&spaces[i]).tables, 1);
+		tables += hx_pagetable_counters(&spaces[i]).tables;
+	}
+	HX_CHECK_EQUAL(world_free_count() + tables, FRAMES);
+	HX_CHECK_EQUAL(hx_sim_audit(), 0);
+	HX_CHECK_EQUAL(stale_uses, 0);
+}
+
+static void load_everywhere(struct hx_pagetable *t, struct hx_pagetable *previous)
+{
+	for (unsigned cpu = CPUS; cpu-- > 0;) {
+		hx_sim_play(cpu);
+		hx_pagetable_load(t, previous);
+	}
+}
+
+/* Does this CPU read @va, and from the frame at @pa? */
+static bool reads(uintptr_t va, uint64_t pa)
+{
+	struct hx_sim_reference r = {.va = hx_va(va), .access = HX_ACCESS_READ, .bytes = 8};
+	struct hx_fault fault;
+	while (!hx_sim_access(&r, &fault)) {
+		if (!hx_pagetable_spurious(&fault)) {
+			return false;
+		}
+	}
+	return r.pa.v == pa;
+}
+
+static hx_status map(uintptr_t va, uint64_t pa)
+{
+	return hx_map(user, hx_va(va), hx_pa(pa), PAGE, URW);
+}
+
+static hx_status unmap(uintptr_t va, uint64_t bytes)
+{
+	return hx_unmap(user, hx_va(va), bytes, NULL, NULL);
+}
+
+/* ---- Rivals ---- */
+
+static bool is_locked(const struct hx_pagetable *t, unsigned stripe)
+{
+	const struct hx_lock *l = &t->stripes[stripe].lock;
+	return __atomic_load_n(&l->next, __ATOMIC_RELAXED) !=
+	       __atomic_load_n(&l->owner, __ATOMIC_RELAXED);
+}
+
+static unsigned stripe_of(uintptr_t va)
+{
+	return (unsigned)(va >> world_shift(1)) % HX_STRIPES;
+}
+
+static struct {
+	unsigned at, step; /* let it in at the step of this number */
+	bool in;           /* it has been */
+	bool (*may)(void); /* can it go without waiting? */
+	void (*act)(void); /* on CPU 1 */
+} rival;
+
+static void let_rival_in(void)
+{
+	if (++rival.step < rival.at || rival.in || !rival.may()) {
+		return;
+	}
+	rival.in = true;
+	hx_sim_play(1);
+	rival.act();
+	hx_sim_play(0);
+}
+
+/* From now on, at the @at-th step. */
+static void expect(unsigned at, bool (*may)(void), void (*act)(void))
+{
+	rival.at = at;
+	rival.step = 0;
+	rival.in = false;
+	rival.may = may;
+	rival.act = act;
+	hx_sim_on_step(let_rival_in);
+}
+
+/* ---- Tables that two calls empty together ---- */
+
+static enum hx_pte_kind kind_at(uintptr_t va, unsigned level)
+{
+	return hx_hal_pte_kind(hx_hal_pte_load(world_entry_at(user, va, level)), level);
+}
+
+/* The rival's pages are the last but these, so it needs no other lock. */
+static bool others_are_there(void)
+{
+	return kind_at(pva(), 1) != HX_PTE_EMPTY &&
+	       kind_at(pva() + (uintptr_t)PAGE, 1) != HX_PTE_EMPTY;
+}
+
+static void unmap_neighbours(void)
+{
+	HX_CHECK_STATUS(unmap(pva() - span(1), PAGE), HX_OK);
+	HX_CHECK_STATUS(unmap(pva() + PAGE + span(1), PAGE), HX_OK);
+}
+
+static void map_four(void)
+{
+	HX_CHECK_STATUS(hx_map(user, hx_va(pva()), hx_pa(DATA_PA), 2 * PAGE, URW), HX_OK);
+	HX_CHECK_STATUS(map(pva() - span(1), DATA_PA + 2 * PAGE), HX_OK);
+	HX_CHECK_STATUS(map(pva() + PAGE + span(1), DATA_PA + 3 * PAGE), HX_OK);
+}
+
+static void read_four(void)
+{
+	for (unsigned cpu = CPUS; cpu-- > 0;) {
+		hx_sim_play(cpu);
+		HX_CHECK(reads(pva(), DATA_PA) && reads(pva() + PAGE, DATA_PA + PAGE));
+		HX_CHECK(reads(pva() - span(1), DATA_PA + 2 * PAGE));
+		HX_CHECK(reads(pva() + PAGE + span(1), DATA_PA + 3 * PAGE));
+	}
+}
+
+HX_TEST(tables_that_two_calls_empty_are_freed)
+{
+	unsigned orders = 0;
+	for (unsigned at = 1; at < STEPS_MAX; at++) {
+		open_machine(&broadcasting);
+		HX_BAIL();
+		load_everywhere(user, &kernel);
+		map_four();
+		read_four();
+		hx_sim_play(0);
+		expect(at, others_are_there, unmap_neighbours);
+		HX_CHECK_STATUS(unmap(pva(), 2 * PAGE), HX_OK);
+		hx_sim_on_step(NULL);
+		if (!rival.in) {
+			unmap_neighbours();
+		}
+		close_machine();
+		HX_BAIL();
+		orders += rival.in;
+		if (!rival.in) {
+			break;
+		}
+	}
+	HX_CHECK(orders >= 4);
+}
+
+static bool always(void)
+{
+	return true;
+}
+
+static unsigned freed, freed_early;
+
+/* Readers in all stripes walk the tables of level 1: they must have been told. */
+static void see_table_freed(struct hx_pfn frame)
+{
+	audit_frame(frame);
+	if (rival.in && is_locked(user, 2)) { /* both calls have taken their leaf tables */
+		freed++;
+		for (unsigned i = 0; i < HX_STRIPES; i++) {
+			freed_early += user->stripes[i].retirements == 0;
+		}
+	}
+}
+
+HX_TEST(pruned_tables_are_retired_for_every_reader)
+{
+	open_machine(&broadcasting);
+	HX_BAIL();
+	load_everywhere(user, &kernel);
+	map_four();
+	hx_sim_play(0);
+	world_on_free = see_table_freed;
+	freed = freed_early = 0;
+	expect(1, always, unmap_neighbours);
+	HX_CHECK_STATUS(unmap(pva(), 2 * PAGE), HX_OK);
+	hx_sim_on_step(NULL);
+	HX_CHECK(freed >= 2);
+	HX_CHECK_EQUAL(freed_early, 0);
+	close_machine();
+}
+
+/* ---- A table that one call empties and another fills ---- */
+
+static hx_status filled;
+
+static bool third_may_go(void)
+{
+	return !is_locked(user, stripe_of(pva() - 2 * span(1)));
+}
+
+static void fill_again(void)
+{
+	filled = map(pva() - 2 * span(1), DATA_PA + 4 * PAGE);
+}
+
+static unsigned fill_at;
+
+/* The second CPU goes first, at once; the third goes at its step. */
+static void let_both_in(void)
+{
+	if (rival.step++ == 0) {
+		hx_sim_play(1);
+		HX_CHECK_STATUS(unmap(pva() - span(1), PAGE), HX_OK);
+	} else if (rival.step >= fill_at && !rival.in && third_may_go()) {
+		rival.in = true;
+		hx_sim_play(2);
+		fill_again();
+	}
+	hx_sim_play(0);
+}
+
+HX_TEST(a_table_is_filled_while_another_call_empties_it)
+{
+	unsigned orders = 0;
+	for (fill_at = 2; fill_at < STEPS_MAX; fill_at++) {
+		open_machine(&broadcasting);
+		HX_BAIL();
+		load_everywhere(user, &kernel);
+		HX_CHECK_STATUS(map(pva(), DATA_PA), HX_OK);
+		HX_CHECK_STATUS(map(pva() - span(1), DATA_PA + 2 * PAGE), HX_OK);
+		expect(0, always, fill_again);
+		hx_sim_on_step(let_both_in);
+		HX_CHECK_STATUS(unmap(pva(), PAGE), HX_OK);
+		hx_sim_on_step(NULL);
+		if (!rival.in) {
+			fill_again();
+		}
+		HX_CHECK_STATUS(filled, HX_OK);
+		WORLD_SOUND(user);
+		hx_sim_play(1);
+		HX_CHECK(reads(pva() - 2 * span(1), DATA_PA + 4 * PAGE));
+		hx_sim_play(0);
+		HX_CHECK_STATUS(unmap(pva() - 2 * span(1), PAGE), HX_OK);
+		close_machine();
+		HX_BAIL();
+		orders += rival.in;
+		if (!rival.in) {
+			break;
+		}
+	}
+	HX_CHECK(orders >= 4);
+}
+
+/* ---- A table that two calls want to link ---- */
+
+static bool neighbour_may_go(void)
+{
+	return !is_locked(user, stripe_of(pva() - span(1)));
+}
+
+static void map_neighbour(void)
+{
+	HX_CHECK_STATUS(map(pva() - span(1), DATA_PA + PAGE), HX_OK);
+}
+
+HX_TEST(two_calls_link_one_table)
+{
+	unsigned orders = 0;
+	for (unsigned at = 1; at < STEPS_MAX; at++) {
+		open_machine(&broadcasting);
+		HX_BAIL();
+		load_everywhere(user, &kernel);
+		hx_sim_play(0);
+		expect(at, neighbour_may_go, map_neighbour);
+		HX_CHECK_STATUS(map(pva(), DATA_PA), HX_OK);
+		hx_sim_on_step(NULL);
+		if (!rival.in) {
+			map_neighbour();
+		}
+		WORLD_SOUND(user);
+		for (unsigned cpu = CPUS; cpu-- > 0;) {
+			hx_sim_play(cpu);
+			HX_CHECK(reads(pva(), DATA_PA) && reads(pva() - span(1), DATA_PA + PAGE));
+		}
+		HX_CHECK_STATUS(unmap(pva(), PAGE), HX_OK);
+		HX_CHECK_STATUS(unmap(pva() - span(1), PAGE), HX_OK);
+		close_machine();
+		HX_BAIL();
+		orders += rival.in;
+		if (!rival.in) {
+			break;
+		}
+	}
+	HX_CHECK(orders >= 4);
+}
+
+/* ---- Which locks are held ---- */
+
+struct watch {
+	uintptr_t va;
+	unsigned level;
+	hx_pte seen;
+	unsigned changes;
+};
+
+static struct watch watches[4];
+static unsigned watch_count;
+
+static void watch(uintptr_t va, unsigned level)
+{
+	watches[watch_count++] =
+		(struct watch){va, level, hx_hal_pte_load(world_entry_at(user, va, level)), 0};
+}
+
+/* An entry below level 2 is its stripe's; one above, if there is anything in it, everybody's. */
+static void check_locks(void)
+{
+	for (struct watch *w = watches; w < watches + watch_count; w++) {
+		unsigned level;
+		(void)world_entry(user, w->va, &level);
+		if (level > w->level) {
+			continue; /* a table above it has gone */
+		}
+		hx_pte e = hx_hal_pte_load(world_entry_at(user, w->va, w->level));
+		if (e == w->seen) {
+			continue;
+		}
+		w->changes++;
+		HX_CHECK(is_locked(user, stripe_of(w->va)));
+		for (unsigned i = 0; w->level > 1 && w->seen != 0 && i < HX_STRIPES; i++) {
+			HX_CHECK(is_locked(user, i));
+		}
+		w->seen = e;
+	}
+}
+
+HX_TEST(an_entry_changes_under_its_locks)
+{
+	open_machine(&(struct hx_sim_config){.late_stores = HX_SIM_OFF});
+	HX_BAIL();
+	/* A range across the last stripe, in two tables that stay. */
+	map_four();
+	const uintptr_t q = pva() + (uintptr_t)PAGE;
+	watch_count = 0;
+	watch(pva(), 0);
+	watch(q, 0);
+	hx_sim_on_step(check_locks);
+	HX_CHECK_STATUS(hx_update_flags(user, hx_va(pva()), 2 * PAGE, URO), HX_OK);
+	HX_CHECK(watches[0].changes == 1 && watches[1].changes == 1);
+	hx_sim_on_step(NULL);
+	unmap_neighbours();
+	/* The last two: the tables of level 1 go, too. */
+	watch_count = 0;
+	watch(pva(), 2);
+	watch(q, 2);
+	watch(q, 1);
+	hx_sim_on_step(check_locks);
+	uint64_t flushes = hx_pagetable_counters(user).local_flushes;
+	hx_pagetable_load(user, &kernel);
+	HX_CHECK_STATUS(unmap(pva(), 2 * PAGE), HX_OK);
+	HX_CHECK(watches[0].changes > 0 && watches[1].changes > 0);
+	HX_CHECK_EQUAL(hx_pagetable_counters(user).local_flushes, flushes + 1);
+	hx_sim_on_step(NULL);
+	if (hx_hal_geometry.leaf_levels & 4) { /* a leaf of level 2 is split */
+		HX_CHECK_STATUS(hx_map(user, hx_va(2 * span(2)), hx_pa(span(2)), span(2),
+				       URW | HX_MAP_LEVEL_2),
+				HX_OK);
+		watch_count = 0;
+		watch(2 * span(2) + span(1), 2);
+		hx_sim_on_step(check_locks);
+		HX_CHECK_STATUS(hx_update_flags(user, hx_va(2 * span(2) + span(1)), PAGE, URO),
+				HX_OK);
+		HX_CHECK(watches[0].changes > 0);
+		hx_sim_on_step(NULL);
+		HX_CHECK_STATUS(unmap(2 * span(2), span(2)), HX_OK);
+	}
+	close_machine();
+}
+
+/* ---- Marks of huge leaves ---- */
+
+static void mark_huge(void)
+{
+	world_mark(user, 2 * span(2), HX_PAGE_ACCESSED | HX_PAGE_DIRTY);
+}
+
+/* The machine marks a leaf between the look at it and its change. */
+HX_TEST(a_huge_leaf_keeps_its_marks_through_an_update)
+{
+	if (!(hx_hal_geometry.features & HX_MMU_HARDWARE_AD)) {
+		return;
+	}
+	for (unsigned at = 1; at < STEPS_MAX; at++) {
+		open_machine(&(struct hx_sim_config){.break_before_make = HX_SIM_OFF});
+		HX_BAIL();
+		uintptr_t va = 2 * span(2);
+		HX_CHECK_STATUS(
+			hx_map(user, hx_va(va), hx_pa(span(1)), span(1), URW | HX_MAP_LEVEL_1),
+			HX_OK);
+		expect(at, always, mark_huge);
+		HX_CHECK_STATUS(hx_update_flags(user, hx_va(va), span(1), URO), HX_OK);
+		hx_sim_on_step(NULL);
+		bool in = rival.in;
+		uint64_t flags = hx_translate(user, hx_va(va)).flags;
+		HX_CHECK(!in || (flags & HX_PAGE_DIRTY) != 0);
+		HX_CHECK_STATUS(unmap(va, span(1)), HX_OK);
+		close_machine();
+		HX_BAIL();
+		if (!in) {
+			HX_CHECK(at > 1);
+			break;
+		}
+	}
+}
+
+/* ---- Loads ---- */
+
+static void (*before_ipi)(void);
+
+void __real_hx_hal_ipi_tlb(struct hx_cpus cpus);
+void __wrap_hx_hal_ipi_tlb(struct hx_cpus cpus);
+
+void __wrap_hx_hal_ipi_tlb(struct hx_cpus cpus)
+{
+	void (*act)(void) = before_ipi;
+	before_ipi = NULL;
+	if (act) {
+		act();
+	}
+	__real_hx_hal_ipi_tlb(cpus);
+}
+
+static void leave(void)
+{
+	hx_sim_play(1);
+	hx_pagetable_load(&spaces[1], user);
+	hx_sim_play(0);
+}
+
+/* It is found in `active`, and has left when the interrupt comes. */
+HX_TEST(a_cpu_that_has_left_when_it_is_asked_does_not_keep)
+{
+	open_machine(&(struct hx_sim_config){.broadcast = HX_SIM_OFF, .asid_bits = 4});
+	HX_BAIL();
+	HX_CHECK_STATUS(map(pva(), DATA_PA), HX_OK);
+	HX_CHECK_STATUS(map(pva() - PAGE, DATA_PA + PAGE), HX_OK);
+	hx_sim_play(1);
+	hx_pagetable_load(user, &kernel);
+	HX_CHECK(reads(pva(), DATA_PA) && reads(pva() - PAGE, DATA_PA + PAGE));
+	hx_sim_play(0);
+	before_ipi = leave;
+	world_on_free = NULL;
+	HX_CHECK_STATUS(unmap(pva(), PAGE), HX_OK);
+	HX_CHECK(!before_ipi);
+	/* It was not to touch what it has of another table than the one that it runs. */
+	HX_CHECK(hx_cpus_has(user->stale, 1));
+	HX_CHECK_STATUS(map(pva(), DATA_PA + 2 * PAGE), HX_OK);
+	hx_sim_play(1);
+	hx_pagetable_load(user, &spaces[1]);
+	HX_CHECK(reads(pva(), DATA_PA + 2 * PAGE) && reads(pva() - PAGE, DATA_PA + PAGE));
+	HX_CHECK(!hx_cpus_has(user->stale, 1));
+	hx_sim_play(0);
+	HX_CHECK_STATUS(unmap(pva() - PAGE, 2 * PAGE), HX_OK);
+	close_machine();
+}
+
+/* One identifier for users, and two CPUs that need one: who has none keeps nothing. */
+HX_TEST(tables_without_an_identifier_keep_nothing)
+{
+	open_machine(&(struct hx_sim_config){.asid_bits = 1});
+	HX_BAIL();
+	for (unsigned i = 0; i < SPACES; i++) {
+		HX_CHECK_STATUS(
+			hx_map(&spaces[i], hx_va(pva()), hx_pa(DATA_PA + i * PAGE), PAGE, URW),
+			HX_OK);
+	}
+	hx_pagetable_load(user, &kernel);
+	hx_sim_play(1);
+	struct hx_pagetable *before = &kernel;
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 1; i < SPACES; i++) {
+			hx_pagetable_load(&spaces[i], before);
+			before = &spaces[i];
+			HX_CHECK(reads(pva(), DATA_PA + i * PAGE));
+		}
+		if (round > 0) {
+			hx_pagetable_load(&kernel, before);
+			before = &kernel;
+			HX_CHECK(!reads(pva(), DATA_PA + 2 * PAGE));
+		}
+	}
+	hx_sim_play(0);
+	HX_CHECK(reads(pva(), DATA_PA));
+	for (unsigned i = 0; i < SPACES; i++) {
+		HX_CHECK_STATUS(hx_unmap(&spaces[i], hx_va(pva()), PAGE, NULL, NULL), HX_OK);
+	}
+	close_machine();
+}
+
+HX_SUITE(mapper_races, HX_CASE(tables_that_two_calls_empty_are_freed),
+	 HX_CASE(pruned_tables_are_retired_for_every_reader),
+	 HX_CASE(a_table_is_filled_while_another_call_empties_it),
+	 HX_CASE(two_calls_link_one_table), HX_CASE(an_entry_changes_under_its_locks),
+	 HX_CASE(a_huge_leaf_keeps_its_marks_through_an_update),
+	 HX_CASE(a_cpu_that_has_left_when_it_is_asked_does_not_keep),
+	 HX_CASE(tables_without_an_identifier_keep_nothing));

@@ -24,7 +24,8 @@ void hx_hal_mmu_init(void)
 		hx_hal_geometry = hx_pte_geometry(4);
 		hx_aarch64_probe(&hx_hal_geometry);
 	}
-	uint64_t tcr = HX_SYS_READ(tcr_el1) | (hx_hal_geometry.asid_bits == 16 ? TCR_AS : 0);
+	uint64_t tcr = HX_SYS_READ(tcr_el1);
+	tcr |= hx_hal_geometry.asid_bits == 16 ? TCR_AS : 0;
 	tcr |= hx_hal_geometry.features & HX_MMU_HARDWARE_AD ? TCR_HA_HD : 0;
 	HX_SYS_WRITE(tcr_el1, tcr);
 	/* These bits may be cached with translations. */

@@ -201,7 +201,7 @@ struct hx_gather {
 /* [va, last] lies behind, or inside, what was added before. */
 static inline void hx_gather_add(struct hx_gather *g, uintptr_t va, uintptr_t last, unsigned level)
 {
-	struct hx_piece *p = &g->pieces[g->count - 1];
+	struct hx_piece *p = &g->pieces[g->count > 0 ? g->count - 1 : 0];
 	if (g->count == 0 || (va > p->last && va - p->last > 1 && g->count < HX_GATHER_MAX)) {
 		g->pieces[g->count++] = (struct hx_piece){va, last, level};
 		return;

@@ -16,15 +16,15 @@
 
 /* Marks that a page needs where the machine sets none. */
 #ifdef HX_SIM_CODEC_BBM
-#define A HX_PAGE_ACCESSED
-#define D HX_PAGE_DIRTY
+#define READ_MARKS HX_PAGE_ACCESSED
+#define WRITE_MARKS (HX_PAGE_ACCESSED | HX_PAGE_DIRTY)
 #else
-#define A UINT64_C(0)
-#define D UINT64_C(0)
+#define READ_MARKS UINT64_C(0)
+#define WRITE_MARKS UINT64_C(0)
 #endif
-#define RW (HX_PAGE_PRESENT | HX_PAGE_WRITABLE | HX_PAGE_NO_EXECUTE | A | D)
-#define RO (HX_PAGE_PRESENT | HX_PAGE_NO_EXECUTE | A)
-#define RX (HX_PAGE_PRESENT | A)
+#define RW (HX_PAGE_PRESENT | HX_PAGE_WRITABLE | HX_PAGE_NO_EXECUTE | WRITE_MARKS)
+#define RO (HX_PAGE_PRESENT | HX_PAGE_NO_EXECUTE | READ_MARKS)
+#define RX (HX_PAGE_PRESENT | READ_MARKS)
 
 enum { PAGE = 4096 };
 
@@ -207,7 +207,7 @@ HX_TEST(rights_are_enforced)
 	for (unsigned bits = 0; bits < 8; bits++) {
 		uint64_t flags = HX_PAGE_PRESENT | (bits & 1 ? HX_PAGE_WRITABLE : 0) |
 				 (bits & 2 ? HX_PAGE_USER : 0) |
-				 (bits & 4 ? HX_PAGE_NO_EXECUTE : 0) | A | D;
+				 (bits & 4 ? HX_PAGE_NO_EXECUTE : 0) | WRITE_MARKS;
 		uint64_t va = VA + bits * PAGE;
 		map(va, pa, flags);
 		for (unsigned how = 0; how < 12; how++) {

@@ -413,7 +413,9 @@ def guests(family, compiler):
         check_image(report, name, os.path.join(folder, "tests", "guest", "helix-tests.elf"))
         check_image(report, f"{name}/demo",
                     os.path.join(folder, "platforms", "demo", "helix-demo.elf"))
-        meson_tests(report, name, folder)
+        # Other modes and CPUs are the machine's difference, not the compiler's.
+        meson_tests(report, name, folder,
+                    keep=lambda test: compiler == "gcc" or " " not in test)
     return step
 
 
@@ -553,7 +555,7 @@ STEPS = [
     ("consumer", step_consumer, FULL),
     ("lint", step_lint, FULL),
     ("hosted-gcc-sv48", hosted("gcc", [*SANITIZED, "-Dsim_paging=sv48"]), FULL),
-    ("hosted-gcc-sv39", hosted("gcc", [*SANITIZED, "-Dsim_paging=sv39"]), FULL),
+    ("hosted-gcc-sv39", hosted("gcc", ["--buildtype=release", "-Dsim_paging=sv39"]), FULL),
     ("hosted-gcc-sv57", hosted("gcc", ["--buildtype=release", "-Dsim_paging=sv57"]), FULL),
     ("hosted-gcc-bbm", hosted("gcc", [*SANITIZED, "-Dsim_paging=bbm"]), FULL),
     ("hosted-clang", hosted("clang", ["-Dasserts=debug", "--buildtype=debugoptimized"]), FULL),

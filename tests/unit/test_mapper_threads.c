@@ -1206,9 +1206,9 @@ HX_TEST(generations_of_identifiers_begin_again)
 			}
 			break;
 		case 1:
-			t = &kernel; /* fall through */
 		case 2:
 		case 3:
+			t = which % 4 == 0 ? &kernel : t;
 			hx_pagetable_load(t, runs[cpu]);
 			runs[cpu] = t;
 			loads++;

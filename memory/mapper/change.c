@@ -164,7 +164,9 @@ static hx_status plan(struct change *c, const hx_pte *table, unsigned level, uin
 			below = whole;
 			if (is_changed(c, e, level)) {
 				if (hx_is_fixed(c->cursor.t, level) ||
-				    breaks_direct(c, e, level, va, whole)) {
+				    breaks_direct(c, e, level, va, whole) ||
+				    (!whole && level > HX_KEEPING_LEVEL_MAX &&
+				     hx_kept_tables(c->cursor.t, 1, va) > 0)) {
 					return HX_NOT_SUPPORTED;
 				}
 				if (hx_kept_tables(c->cursor.t, level, va) == 0) {

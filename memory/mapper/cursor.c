@@ -149,7 +149,7 @@ void hx_cursor_free_table(struct hx_cursor *c, struct hx_pa table)
  */
 uint64_t hx_kept_tables(const struct hx_pagetable *t, unsigned level, uintptr_t va)
 {
-	if (t->kernel && va <= t->direct_last) {
+	if (level > HX_KEEPING_LEVEL_MAX || (t->kernel && va <= t->direct_last)) {
 		return 0;
 	}
 	uint64_t count = 0;

@@ -241,7 +241,7 @@ static inline unsigned hx_stripe_index(uintptr_t va)
 
 /* ---- Tables that a huge leaf keeps for its splits (cursor.c) ---- */
 
-/* Above this a leaf would keep a table for each GiB, and more: only the direct map has such. */
+/* Above this a leaf would keep a table for each GiB, and more: it keeps none, and is not split. */
 enum { HX_KEEPING_LEVEL_MAX = 2 };
 
 /* How many a leaf of @level at @va keeps. */

@@ -29,8 +29,7 @@ static bool leaf_fits(const struct mapping *m, unsigned level, uintptr_t va, uin
 		      uint64_t pa)
 {
 	return level <= m->highest && hx_piece_is_whole(va, last, level) &&
-	       hx_is_aligned(pa, hx_level_bytes(level)) &&
-	       (level <= HX_KEEPING_LEVEL_MAX || hx_kept_tables(m->t, level, va) == 0);
+	       hx_is_aligned(pa, hx_level_bytes(level));
 }
 
 /*

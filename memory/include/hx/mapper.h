@@ -10,7 +10,8 @@
  *
  * A huge leaf keeps the tables that splitting it down to pages takes from the time
  * that it is made, as many as pages would have taken, so that no split fails for want
- * of memory. Leaves of the kernel's direct map (hx_pagetable_direct()) keep none.
+ * of memory. Leaves of the kernel's direct map (hx_pagetable_direct()) keep none. Nor do
+ * leaves above 1 GiB elsewhere: a call that would split one is NOT_SUPPORTED.
  *
  * Teardown keeps one order: unhook (in place: a leaf, or the entry of a table
  * that empties, becomes a soft entry that remembers its frame), invalidate on

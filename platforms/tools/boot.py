@@ -51,7 +51,8 @@ def parse(argv):
     return args
 
 
-def build_commands(family, args):
+def build_commands(family, args, kernel="platforms/demo/helix-demo.elf"):
+    """-> (what to run to build @kernel, where it is then)"""
     name = os.path.splitext(os.path.basename(args.profile))[0] if args.profile else "default"
     directory = os.path.join(guest.ROOT, "build", f"{family}-{args.compiler}-{name}")
     profile = args.profile
@@ -63,8 +64,9 @@ def build_commands(family, args):
     else:
         cross = os.path.join(guest.ROOT, "platforms", "cross", f"{family}-{args.compiler}.ini")
         setup = ["meson", "setup", directory, guest.ROOT, "--cross-file", cross, *options]
-    kernel = os.path.join(directory, "platforms", "demo", "helix-demo.elf")
-    return [setup, ["meson", "compile", "-C", directory, "helix-demo.elf"]], kernel
+    target = os.path.basename(kernel)
+    return ([setup, ["meson", "compile", "-C", directory, target]],
+            os.path.join(directory, kernel))
 
 
 def build(commands):

@@ -15,7 +15,7 @@
 #include "instructions.h"
 
 /* The most that a call on a single page may cost, on every board. */
-enum { SINGLE_PAGE_BUDGET = 1000 };
+enum { SINGLE_PAGE_BUDGET = 1160 };
 
 enum { ROUNDS = 4, LEAF_TABLE = 512, NAME_BYTES = 64 };
 
@@ -80,9 +80,9 @@ static hx_status nothing(const struct range *r)
 static __attribute__((noinline)) uint64_t count_raw(run_fn run, const struct range *r)
 {
 	BENCH_KEEP(run);
-	uint64_t before = hx_instructions();
+	uint64_t before = bench_instructions();
 	hx_status s = run(r);
-	uint64_t after = hx_instructions();
+	uint64_t after = bench_instructions();
 	must(s, "what is counted");
 	return after - before;
 }
@@ -94,12 +94,12 @@ static uint64_t count_once(run_fn run, const struct range *r)
 
 /* ---- The counter itself ---- */
 
-enum { NOPS = 1000, LOOP_ROUNDS = 1000000 };
+enum { NOPS = 1000, LOOP_ROUNDS = 1000000, LOOP_INSTRUCTIONS = 2 * LOOP_ROUNDS };
 
 static hx_status nops(const struct range *r)
 {
 	(void)r;
-	HX_INSTRUCTIONS_NOPS(NOPS);
+	BENCH_NOPS(NOPS);
 	return HX_OK;
 }
 
@@ -109,7 +109,7 @@ static hx_status loop(const struct range *r)
 {
 	(void)r;
 	uint64_t rounds = loop_rounds;
-	HX_INSTRUCTIONS_ROUNDS(rounds);
+	BENCH_LOOP(rounds);
 	return HX_OK;
 }
 
@@ -122,18 +122,16 @@ static uint64_t count_loop(uint64_t rounds)
 
 static void check_counter(void)
 {
-	hx_instructions_start();
-	bool exact = true;
-	for (unsigned i = 0; i < ROUNDS; i++) {
-		uint64_t n = count_once(nops, NULL), l = count_loop(LOOP_ROUNDS) - count_loop(1);
-		exact &= n == NOPS && l == UINT64_C(2) * (LOOP_ROUNDS - 1);
-		if (!exact) {
-			hx_log("%u nops count as %llu, %u rounds as %llu", NOPS,
-			       (unsigned long long)n, LOOP_ROUNDS - 1, (unsigned long long)l);
-		}
+	bench_instructions_start();
+	uint64_t n = NOPS, l = LOOP_INSTRUCTIONS;
+	for (unsigned i = 0; i < ROUNDS && n == NOPS && l == LOOP_INSTRUCTIONS; i++) {
+		n = count_once(nops, NULL);
+		l = count_loop(LOOP_ROUNDS + 1) - count_loop(1);
 	}
-	if (!check(exact, "counter-is-exact", NULL)) {
-		say("Bail out! no instructions are counted: no -icount shift=0?\n");
+	if (!check(n == NOPS && l == LOOP_INSTRUCTIONS, "counter-is-exact", NULL)) {
+		hx_log("%u nops count as %llu, a loop of %u as %llu", NOPS, (unsigned long long)n,
+		       LOOP_INSTRUCTIONS, (unsigned long long)l);
+		say("Bail out! not counted exactly: no -icount shift=0, or interrupts\n");
 		hx_platform_exit(false);
 	}
 }
@@ -252,7 +250,7 @@ struct workload {
 static const struct workload workloads[] = {
 	{"map", make_empty, map, 1, UINT64_MAX, true},
 	{"unmap", make_fresh, unmap, 1, UINT64_MAX, true},
-	{"unmap-used", make_used, unmap, 1, UINT64_MAX, true},
+	{"unmap-used", make_used, unmap, 1, 1, true},
 	{"unmap-told", make_used, unmap_told, 1, UINT64_MAX, false},
 	{"take-write", make_used, take_write, 1, UINT64_MAX, false},
 	{"give-write", make_used_read_only, give_write, 1, UINT64_MAX, false},
@@ -278,7 +276,7 @@ static uint64_t count(const struct workload *w, const struct range *r, const cha
 		}
 	}
 	if (least != most) {
-		say("# %s: the counts differ, %llu to %llu\n", name, (unsigned long long)least,
+		say("# counts differ: %s, %llu to %llu\n", name, (unsigned long long)least,
 		    (unsigned long long)most);
 	}
 	return least;
@@ -287,7 +285,7 @@ static uint64_t count(const struct workload *w, const struct range *r, const cha
 static void print_figure(const char *name, const char *subject, uint64_t n, uint64_t pages)
 {
 	uint64_t thousandths = (n * 1000 + pages / 2) / pages;
-	say("# bench guest %s %s-" HX_INSTRUCTIONS_MACHINE " instructions ", name, subject);
+	say("# bench guest %s %s-" BENCH_MACHINE " instructions ", name, subject);
 	if (pages == 1) {
 		say("%llu per-call\n", (unsigned long long)n);
 	} else {
@@ -309,8 +307,8 @@ static void measure(const char *subject, const struct range *r)
 			  (unsigned long long)pages);
 		uint64_t n = count(w, r, name);
 		print_figure(name, subject, n, pages);
-		if (pages == 1 && w->has_budget) {
-			check(n <= SINGLE_PAGE_BUDGET, name, subject);
+		if (pages == 1 && w->has_budget && !check(n <= SINGLE_PAGE_BUDGET, name, subject)) {
+			hx_log("more than %u instructions", SINGLE_PAGE_BUDGET);
 		}
 	}
 	make_empty(r);

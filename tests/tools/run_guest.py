@@ -3,7 +3,7 @@
 """Run a TAP kernel on a board: its TAP goes to standard output, the rest behind "# ".
 
 usage: run_guest.py FAMILY KERNEL [--machine M] [--mem SIZE] [--smp N] [--append ARGS]
-                    [--timeout S]
+                    [--icount] [--timeout S]
 
 Ends with 0 only if plan, results and the machine's exit status agree on success; a hang or
 an empty stream is a failure, shown with the last lines.
@@ -28,6 +28,7 @@ def main(argv):
     p.add_argument("--smp", type=int, default=4)
     p.add_argument("--cpu")
     p.add_argument("--append", default="")
+    p.add_argument("--icount", action="store_true", help="time goes on with instructions")
     p.add_argument("--timeout", type=float, default=280)
     args = p.parse_args(argv)
     if args.machine == "iso":
@@ -46,7 +47,7 @@ def main(argv):
             print(f"# {text.removeprefix('# ')}", flush=True)
 
     line = guest.command(args.family, args.kernel, args.machine, args.mem, args.smp, args.append,
-                         args.cpu)
+                         args.cpu, icount=args.icount)
     outcome = guest.run(line, args.timeout, show)
     begin = outcome.lines.index("TAP version 13") if "TAP version 13" in outcome.lines else \
         len(outcome.lines)

@@ -64,9 +64,8 @@ def build_commands(family, args, kernel="platforms/demo/helix-demo.elf"):
     else:
         cross = os.path.join(guest.ROOT, "platforms", "cross", f"{family}-{args.compiler}.ini")
         setup = ["meson", "setup", directory, guest.ROOT, "--cross-file", cross, *options]
-    target = os.path.basename(kernel)
-    return ([setup, ["meson", "compile", "-C", directory, target]],
-            os.path.join(directory, kernel))
+    # Not "meson compile": a folder configured before there was such a kernel has no name for it.
+    return [setup, ["ninja", "-C", directory, kernel]], os.path.join(directory, kernel)
 
 
 def build(commands):

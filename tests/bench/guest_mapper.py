@@ -17,7 +17,8 @@ import guest
 
 KERNEL = "tests/bench/helix-bench.elf"
 # "# bench guest map-512 kernel-riscv64 instructions 14.563 per-page"
-FIGURE = re.compile(r"# (bench guest (\S+) (\S+)-\S+) instructions (\S+) (\S+)")
+FIGURE = re.compile(r"# (?P<line>(?P<name>bench guest (?P<workload>\S+) (?P<subject>\S+)-\S+) "
+                    r"instructions (?P<value>\S+) (?P<unit>\S+))")
 
 
 def figures_of(family):
@@ -35,25 +36,24 @@ def figures_of(family):
 
 
 def table(family, figures):
-    """A row for each workload, a column for each subject."""
-    subjects = list(dict.fromkeys(f[3] for f in figures if f[3] != "baseline"))
+    """A row for each workload, a column for each subject; the baseline is alone in its row."""
+    subjects = dict.fromkeys(f["subject"] for f in figures if f["subject"] != "baseline")
     print(f"\nmapper on {family}: instructions of a call for one page, of each page of more")
     print(f"  {'':24}" + "".join(f"{s:>12}" for s in subjects))
-    for workload in dict.fromkeys(f[2] for f in figures):
-        row = {f[3]: f[4] for f in figures if f[2] == workload}
-        if "baseline" in row:
-            print(f"  {workload:24}{row['baseline']:>12}")
-        else:
-            print(f"  {workload:24}" + "".join(f"{row.get(s, ''):>12}" for s in subjects))
+    for workload in dict.fromkeys(f["workload"] for f in figures):
+        row = {f["subject"]: f["value"] for f in figures if f["workload"] == workload}
+        values = row.values() if "baseline" in row else [row.get(s, "") for s in subjects]
+        print(f"  {workload:24}" + "".join(f"{value:>12}" for value in values).rstrip())
 
 
 def ratio(figure, figures):
     """The line with the ratio of a figure for many pages to its baseline, if it has one."""
-    if figure[5] != "per-page" or figure[3] == "baseline":
+    if figure["unit"] != "per-page" or figure["subject"] == "baseline":
         return []
-    name = "stream-load" if figure[2].startswith("translate") else "stream-store"
-    base = next(f for f in figures if f[2] == name)
-    return [f"{figure[1]} ratio-to-stream {float(figure[4]) / float(base[4]):.2f} x"]
+    name = "stream-load" if figure["workload"].startswith("translate") else "stream-store"
+    base = next(f for f in figures if f["workload"] == name)
+    return [f"{figure['name']} ratio-to-stream "
+            f"{float(figure['value']) / float(base['value']):.2f} x"]
 
 
 def main():
@@ -65,7 +65,7 @@ def main():
         if figures:
             table(family, figures)
         for figure in figures:
-            lines += [figure[0].removeprefix("# "), *ratio(figure, figures)]
+            lines += [figure["line"], *ratio(figure, figures)]
     print("\n" + "\n".join(lines))
     return 0 if all_well else 1
 

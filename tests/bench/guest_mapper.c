@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
  * The mapper's operations on a board, in instructions. A call is counted as its caller
- * pays for it: arguments, call, body and return, with whatever interrupts, invalidations
- * and locks that takes on one CPU; reading the counter is taken off.
+ * pays for it: arguments, call, body and return; what an empty measurement counts is
+ * taken off. The counter itself is checked first.
  *
- * The board is booted whole. Nothing interrupts: no timer is set, no other CPU runs. Each
- * count is taken several times over, warm, and a figure is one on which all of them agree.
+ * The board is booted whole, with the page tables that are its default, and runs one CPU.
+ * Nothing interrupts: no timer is set. Each count is taken several times over, warm; where
+ * they differ the least is printed, and that they do.
  *
  * Prints TAP: what must hold, and each figure behind "# ".
  */
@@ -243,8 +244,8 @@ struct workload {
 	const char *name;
 	void (*prepare)(const struct range *r);
 	run_fn run;
-	uint64_t pages_min, pages_max;
-	bool has_budget; /* of a single page */
+	uint64_t pages_min, pages_max; /* for which it is run */
+	bool has_budget;               /* when it is one page */
 };
 
 static const struct workload workloads[] = {

@@ -6,7 +6,8 @@
  *      riscv64   instret
  *      aarch64   PMU, event counter 0, event INST_RETIRED
  *      x86_64    the time-stamp counter: under -icount time goes on by one with each
- *                instruction. Without -icount it counts something else
+ *                instruction. Without -icount it counts something else. Of a repeated
+ *                string instruction each round counts
  *
  * Reading it costs some instructions, each time as many. That a known sequence counts as
  * what it is must be checked before any other count is believed.

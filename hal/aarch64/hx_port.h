@@ -4,6 +4,7 @@
 #define HX_AARCH64_PORT_H
 
 #include "pte.h"
+#include "sysreg.h"
 #include <hx/pte_access.h>
 
 /* Absence is never cached; a barrier makes the walkers see the stores. */
@@ -11,6 +12,9 @@ static HX_ALWAYS_INLINE void hx_hal_pt_publish(void)
 {
 	__asm__ volatile("dsb ishst\n\tisb" : : : "memory");
 }
+
+/* Of every identifier, and GLOBAL. */
+#define hx_hal_tlb_page(va, asid, global) HX_TLBI_PAGE((va).v << 8 >> 20)
 
 /* In the kernel, TPIDR_EL1 holds the logical CPU number; user mode cannot reach it. */
 static HX_ALWAYS_INLINE unsigned hx_hal_cpu_id(void)

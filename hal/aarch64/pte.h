@@ -82,11 +82,10 @@ static HX_ALWAYS_INLINE hx_pte hx_hal_pte_table(struct hx_pa pa)
 /* What the machine refuses is SOFT: bit 1 clear at level 0, or above the levels of blocks. */
 static HX_ALWAYS_INLINE enum hx_pte_kind hx_hal_pte_kind(hx_pte e, unsigned level)
 {
-	bool valid = e & HX_A64_VALID, block = valid && (level == 1 || level == 2);
-	if (valid && (e & HX_A64_NO_BLOCK)) {
-		return level > 0 ? HX_PTE_TABLE : HX_PTE_LEAF;
-	}
-	return block ? HX_PTE_LEAF : e == 0 ? HX_PTE_EMPTY : HX_PTE_SOFT;
+	bool valid = e & HX_A64_VALID, block = !(e & HX_A64_NO_BLOCK);
+	bool leaf = valid && (block ? level == 1 || level == 2 : level == 0);
+	bool table = valid && !block && !leaf;
+	return leaf ? HX_PTE_LEAF : table ? HX_PTE_TABLE : e == 0 ? HX_PTE_EMPTY : HX_PTE_SOFT;
 }
 
 static HX_ALWAYS_INLINE struct hx_pa hx_hal_pte_pa(hx_pte e, unsigned level)

@@ -28,6 +28,10 @@
 			__asm__ volatile("tlbi " #op ", %0" : : "r"(what_) : "memory");            \
 		}                                                                                  \
 	})
+/* Leaves of one page on this CPU, with what has to come before and after. */
+#define HX_TLBI_PAGE(what)                                                                         \
+	__asm__ volatile("dsb nshst\n\ttlbi vaale1, %0\n\tdsb nsh\n\tisb" : : "r"(what) : "memor"  \
+											  "y")
 #define HX_TLBI_ALL(everywhere)                                                                    \
 	({                                                                                         \
 		if (everywhere) {                                                                  \

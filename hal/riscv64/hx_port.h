@@ -3,6 +3,7 @@
 #ifndef HX_RISCV64_PORT_H
 #define HX_RISCV64_PORT_H
 
+#include "csr.h"
 #include "pte.h"
 #include <hx/pte_access.h>
 
@@ -11,6 +12,11 @@ static HX_ALWAYS_INLINE void hx_hal_pt_publish(void)
 {
 	__asm__ volatile("sfence.vma zero, zero" : : : "memory");
 }
+
+/* Absence of the leaf alone may be cached: the form with an address will do. */
+#define hx_hal_pt_publish_page(va) hx_sfence_va((va).v)
+#define hx_hal_tlb_page(va, asid, global)                                                          \
+	((global) ? hx_sfence_va((va).v) : hx_sfence_va_asid((va).v, asid))
 
 /* In the kernel, tp holds the logical CPU number; the trap entry keeps it so. */
 static HX_ALWAYS_INLINE unsigned hx_hal_cpu_id(void)

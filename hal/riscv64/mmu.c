@@ -59,7 +59,7 @@ static void forget(const struct hx_tlb_range *r)
 	}
 	for (uint64_t page = 0; page < r->pages; page++) {
 		uintptr_t va = r->va.v + (uintptr_t)(page << (12 + 9 * r->level));
-		r->global ? hx_sfence_va(va) : hx_sfence_va_asid(va, r->asid);
+		hx_hal_tlb_page(hx_va(va), r->asid, r->global);
 	}
 }
 

@@ -75,13 +75,12 @@ static HX_ALWAYS_INLINE hx_pte hx_hal_pte_table(struct hx_pa pa)
 /* What the machine would refuse is SOFT: reserved bits, W without R, a pointer at level 0. */
 static HX_ALWAYS_INLINE enum hx_pte_kind hx_hal_pte_kind(hx_pte e, unsigned level)
 {
-	if (!(e & HX_RV_V) || (e & HX_RV_RESERVED)) {
+	bool leaf = e & (HX_RV_R | HX_RV_W | HX_RV_X);
+	if (!(e & HX_RV_V) || (e & HX_RV_RESERVED) || (e & (HX_RV_R | HX_RV_W)) == HX_RV_W) {
 		return e == 0 ? HX_PTE_EMPTY : HX_PTE_SOFT;
 	}
-	if (e & (HX_RV_R | HX_RV_W | HX_RV_X)) {
-		return (e & (HX_RV_R | HX_RV_W)) == HX_RV_W ? HX_PTE_SOFT : HX_PTE_LEAF;
-	}
-	return level > 0 && !(e & HX_RV_LEAF_ONLY) ? HX_PTE_TABLE : HX_PTE_SOFT;
+	bool table = !leaf && level > 0 && !(e & HX_RV_LEAF_ONLY);
+	return leaf ? HX_PTE_LEAF : table ? HX_PTE_TABLE : HX_PTE_SOFT;
 }
 
 static HX_ALWAYS_INLINE struct hx_pa hx_hal_pte_pa(hx_pte e, unsigned level)

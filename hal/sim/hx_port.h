@@ -5,7 +5,8 @@
  *
  * Stores to page tables go through the machine where it has more to do than to
  * store: to show them late to the walkers, to look for a break that is missing
- * before a make, or to let a test in between. Else each costs one test.
+ * before a make, or to let a test in between. Else each costs one test, and nothing in
+ * a build for benchmarks (-Dsim_stores=plain).
  */
 #ifndef HX_SIM_PORT_H
 #define HX_SIM_PORT_H
@@ -26,6 +27,9 @@ void hx_sim_pte_store(hx_pte *p, hx_pte e);
 hx_pte hx_sim_pte_exchange(hx_pte *p, hx_pte e);
 bool hx_sim_pte_update(hx_pte *p, hx_pte *expected, hx_pte desired);
 
+#ifdef HX_SIM_PLAIN_STORES
+#include <hx/pte_access.h>
+#else
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_load(const hx_pte *p)
 {
 	return __atomic_load_n(p, __ATOMIC_ACQUIRE);
@@ -54,6 +58,7 @@ HX_NODISCARD static HX_ALWAYS_INLINE bool hx_hal_pte_update(hx_pte *p, hx_pte *e
 		       : __atomic_compare_exchange_n(p, expected, desired, false, __ATOMIC_ACQ_REL,
 						     __ATOMIC_ACQUIRE);
 }
+#endif
 
 /* Threads play the CPUs, and the TLB is a data structure: these are calls. */
 void hx_hal_pt_publish(void);

@@ -19,9 +19,12 @@ enum { RANGES_MAX = 1024 };
 /* Do other CPUs' invalidations take an interrupt, or firmware's fences? */
 #ifdef HX_SIM_CODEC_X86_64
 #define BROADCAST_BY_DEFAULT HX_SIM_OFF
-#define STORES_ARE_LATE false /* total store order */
 #else
 #define BROADCAST_BY_DEFAULT HX_SIM_ON
+#endif
+#if defined(HX_SIM_CODEC_X86_64) || defined(HX_SIM_PLAIN_STORES)
+#define STORES_ARE_LATE false /* total store order */
+#else
 #define STORES_ARE_LATE true
 #endif
 

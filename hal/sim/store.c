@@ -61,6 +61,11 @@ static void choose_path(void)
 {
 	hx_sim_watches =
 		sim_switches.late_stores || sim_switches.break_before_make || on_step != NULL;
+#ifdef HX_SIM_PLAIN_STORES
+	if (hx_sim_watches) {
+		sim_die("built with -Dsim_stores=plain, which nobody can watch");
+	}
+#endif
 }
 
 void sim_stores_reset(void)

@@ -11,6 +11,10 @@ static HX_ALWAYS_INLINE void hx_hal_pt_publish(void)
 {
 }
 
+/* Of the identifier in force, and GLOBAL. */
+#define hx_hal_tlb_page(va, asid, global)                                                          \
+	__asm__ volatile("invlpg (%0)" : : "r"((va).v) : "memory")
+
 /*
  * The CPU number stands in the task register: CPU n loads the TSS descriptor at
  * selector HX_X86_TSS_FIRST + 16 n. Reading TR needs no memory, no GS and no

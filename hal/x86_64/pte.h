@@ -62,10 +62,8 @@ static HX_ALWAYS_INLINE enum hx_pte_kind hx_hal_pte_kind(hx_pte e, unsigned leve
 	if (!(e & HX_X86_P)) {
 		return e == 0 ? HX_PTE_EMPTY : HX_PTE_SOFT;
 	}
-	if (level > 0 && !(e & HX_X86_PS)) {
-		return HX_PTE_TABLE;
-	}
-	return level <= 2 ? HX_PTE_LEAF : HX_PTE_SOFT; /* PS there: reserved, faults */
+	bool table = level > 0 && !(e & HX_X86_PS), leaf = level <= 2; /* above, PS is reserved */
+	return table ? HX_PTE_TABLE : leaf ? HX_PTE_LEAF : HX_PTE_SOFT;
 }
 
 static HX_ALWAYS_INLINE struct hx_pa hx_hal_pte_pa(hx_pte e, unsigned level)

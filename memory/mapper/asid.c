@@ -162,8 +162,3 @@ uint16_t hx_asid_enter(struct hx_pagetable *t)
 	hx_lock_release_irqs_off(&pool.lock);
 	return (uint16_t)id_of(token);
 }
-
-uint16_t hx_asid_of(const struct hx_pagetable *t)
-{
-	return (uint16_t)id_of(__atomic_load_n(&t->asid_token, __ATOMIC_SEQ_CST));
-}

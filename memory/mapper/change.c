@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * hx_unmap() and hx_update_flags(): plan, reserve, commit.
+ * hx_unmap_range() and hx_update_flags(): plan, reserve, commit.
  *
  * Both begin alike. The plan walks the range without changing anything: it
  * refuses a hole (unless the call passes over holes) and counts the tables that
@@ -48,7 +48,7 @@
 	(HX_PAGE_WRITABLE | HX_PAGE_USER | HX_PAGE_NO_EXECUTE | HX_PAGE_GLOBAL | CACHE_FLAGS)
 
 struct change {
-	struct hx_cursor cursor;
+	struct hx_cursor *cursor;
 	bool sparse;     /* pass over what is not mapped */
 	bool unmap;      /* otherwise: give it flags */
 	uint64_t flags;  /* 0: hide it */
@@ -88,8 +88,14 @@ static bool is_changed(const struct change *c, hx_pte leaf, unsigned level)
 
 static bool all_mapped(const hx_pte *table, unsigned first, unsigned end)
 {
-	for (unsigned i = first; i < end; i++) {
-		if (hx_hal_pte_kind(hx_hal_pte_load(&table[i]), 0) == HX_PTE_EMPTY) {
+	for (; first + 4 <= end; first += 4) {
+		struct hx_four f = hx_four_load(&table[first]);
+		if (f.a == 0 || f.b == 0 || f.c == 0 || f.d == 0) {
+			return false;
+		}
+	}
+	for (; first < end; first++) {
+		if (hx_hal_pte_load(&table[first]) == 0) {
 			return false;
 		}
 	}
@@ -99,15 +105,15 @@ static bool all_mapped(const hx_pte *table, unsigned first, unsigned end)
 /* Is the table EMPTY outside of entries [first, end)? Neighbours are most often not. */
 static bool is_empty_around(const hx_pte *table, unsigned level, unsigned first, unsigned end)
 {
-	return (first == 0 || hx_table_is_empty(table, level, first - 1, first)) &&
-	       hx_table_is_empty(table, level, end, hx_level_entries(level)) &&
-	       hx_table_is_empty(table, level, 0, first);
+	return (first == 0 || hx_table_is_empty(table, first - 1, first)) &&
+	       hx_table_is_empty(table, end, hx_level_entries(level)) &&
+	       hx_table_is_empty(table, 0, first);
 }
 
 /* A kernel table's root entries stay: other roots have copies. */
 static bool is_kept(const struct change *c, unsigned level)
 {
-	return c->cursor.t->kernel && level == hx_root_level();
+	return c->cursor->t->kernel && level == hx_root_level();
 }
 
 /* Where the machine demands it, a new cache attribute waits until the old is forgotten. */
@@ -125,7 +131,7 @@ static bool is_broken(uint64_t old, uint64_t new)
 static bool breaks_direct(const struct change *c, hx_pte leaf, unsigned level, uintptr_t va,
 			  bool whole)
 {
-	const struct hx_pagetable *t = c->cursor.t;
+	const struct hx_pagetable *t = c->cursor->t;
 	return hx_feature(HX_MMU_BREAK_BEFORE_MAKE) && t->kernel && va <= t->direct_last &&
 	       (!whole || (!c->unmap && is_broken(hx_hal_pte_flags(leaf, level), c->flags)));
 }
@@ -163,13 +169,13 @@ static hx_status plan(struct change *c, const hx_pte *table, unsigned level, uin
 		case HX_PTE_LEAF:
 			below = whole;
 			if (is_changed(c, e, level)) {
-				if (hx_is_fixed(c->cursor.t, level) ||
+				if (hx_is_fixed(c->cursor->t, level) ||
 				    breaks_direct(c, e, level, va, whole) ||
 				    (!whole && level > HX_KEEPING_LEVEL_MAX &&
-				     hx_kept_tables(c->cursor.t, 1, va) > 0)) {
+				     hx_kept_tables(c->cursor->t, 1, va) > 0)) {
 					return HX_NOT_SUPPORTED;
 				}
-				if (hx_kept_tables(c->cursor.t, level, va) == 0) {
+				if (hx_kept_tables(c->cursor->t, level, va) == 0) {
 					c->tables += split_cost(level, va, to);
 				}
 				c->wide |= level > 1 && !whole;
@@ -222,7 +228,7 @@ static bool is_stale(uint64_t old, uint64_t new)
 /* Kernel code cannot take the fault that an old refusal raises. */
 static bool must_forget(const struct change *c, uint64_t old)
 {
-	return c->cursor.t->kernel || is_stale(old, c->flags);
+	return c->cursor->t->kernel || is_stale(old, c->flags);
 }
 
 static bool is_settled(uint64_t flags)
@@ -238,7 +244,7 @@ static bool is_settled(uint64_t flags)
  */
 static bool is_missed(const struct change *c)
 {
-	return c->cursor.t->kernel && hx_feature(HX_MMU_NEGATIVE_CACHING);
+	return c->cursor->t->rules.told;
 }
 
 static void learn(const struct change *c, struct rule *r, hx_pte e)
@@ -267,7 +273,7 @@ static void gather_pages(struct change *c, uintptr_t va, const hx_pte *begin, co
 {
 	if (first) {
 		const uintptr_t page = (uintptr_t)hx_level_bytes(0);
-		hx_gather_add(&c->cursor.gather, va + (uintptr_t)(first - begin) * page,
+		hx_gather_add(&c->cursor->gather, va + (uintptr_t)(first - begin) * page,
 			      va + (uintptr_t)(after - begin) * page - 1, 0);
 	}
 }
@@ -282,7 +288,7 @@ static hx_pte break_leaf(struct change *c, hx_pte *p, unsigned level, uintptr_t 
 	hx_pte e = hx_hal_pte_exchange(p, hx_hal_pte_soft(0));
 	struct hx_gather g = {.tables = true};
 	hx_gather_add(&g, va, hx_piece_last(va, UINTPTR_MAX, level), level);
-	hx_gather_flush(c->cursor.t, c->cursor.home, &g);
+	hx_gather_flush(c->cursor->t, c->cursor->home, &g);
 	return e;
 }
 
@@ -290,9 +296,9 @@ static hx_pte break_leaf(struct change *c, hx_pte *p, unsigned level, uintptr_t 
 static void split(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr_t va)
 {
 	va &= ~(uintptr_t)(hx_level_bytes(level) - 1);
-	struct hx_pa frame = hx_kept_tables(c->cursor.t, level, va) > 0
-				     ? hx_cursor_take_kept(&c->cursor, va)
-				     : hx_reserve_take(&c->cursor.reserve);
+	struct hx_pa frame = hx_kept_tables(c->cursor->t, level, va) > 0
+				     ? hx_cursor_take_kept(c->cursor, va)
+				     : hx_reserve_take(&c->cursor->reserve);
 	hx_pte *table = hx_table_at(frame);
 	const unsigned entries = hx_level_entries(level - 1);
 	const uint64_t step = hx_level_bytes(level - 1);
@@ -317,11 +323,11 @@ static void split(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr
 			hx_hal_pte_store(p, hx_hal_pte_table(frame));
 		}
 	}
-	__atomic_fetch_add(&c->cursor.home->splits, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&c->cursor->home->splits, 1, __ATOMIC_RELAXED);
 	if (!broken || is_missed(c)) {
 		/* A leaf became a table: where a fence with an address orders leaves only, it
 		 * is not enough. */
-		c->cursor.gather.tables = true;
+		c->cursor->gather.tables = true;
 	}
 }
 
@@ -332,6 +338,38 @@ static void unhook_leaf(hx_pte *p, hx_pte e, unsigned level)
 {
 	while (!hx_hal_pte_update(p, &e, hx_soft_leaf(e, level))) {
 	}
+}
+
+static HX_ALWAYS_INLINE hx_pte soft_of(hx_pte leaf, uint64_t bits)
+{
+	return hx_hal_pte_soft(hx_pa_to_pfn(hx_hal_pte_pa(leaf, 0)).v | bits);
+}
+
+/*
+ * The settled leaf at @p and those behind it that differ in the address alone.
+ * @return the first that differs, or @end
+ */
+static hx_pte *unhook_run(hx_pte *p, const hx_pte *end, uint64_t bits)
+{
+	const hx_pte like = hx_hal_pte_load(p);
+	for (; end - p >= 4; p += 4) {
+		struct hx_four f = hx_four_load(p);
+		if (!hx_four_are_like(f, like)) {
+			break;
+		}
+		hx_hal_pte_store(&p[0], soft_of(f.a, bits));
+		hx_hal_pte_store(&p[1], soft_of(f.b, bits));
+		hx_hal_pte_store(&p[2], soft_of(f.c, bits));
+		hx_hal_pte_store(&p[3], soft_of(f.d, bits));
+	}
+	for (; p < end; p++) {
+		hx_pte e = hx_hal_pte_load(p);
+		if (hx_attributes_of(e ^ like) != 0) {
+			break;
+		}
+		hx_hal_pte_store(p, soft_of(e, bits));
+	}
+	return p;
 }
 
 /* Leaves of level 0 in [va, last] become soft entries; also to hide them. */
@@ -345,8 +383,6 @@ static void unhook_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 		if (hx_attributes_of(e) != rule.attributes) {
 			learn(c, &rule, e);
 		}
-		const hx_pte attributes = rule.attributes;
-		const uint64_t soft = rule.soft;
 		hx_pte *run = p;
 		if (!rule.leaf) {
 			p++;
@@ -355,11 +391,7 @@ static void unhook_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 		if (!rule.settled) {
 			unhook_leaf(p++, e, 0);
 		} else {
-			do {
-				uint64_t pfn = hx_pa_to_pfn(hx_hal_pte_pa(e, 0)).v;
-				hx_hal_pte_store(p++, hx_hal_pte_soft(pfn | soft));
-			} while (p < end &&
-				 (e = hx_hal_pte_load(p), hx_attributes_of(e) == attributes));
+			p = unhook_run(p, end, rule.soft);
 		}
 		first = first ? first : run;
 		after = p;
@@ -387,7 +419,7 @@ static bool unhook(struct change *c, hx_pte *table, unsigned level, uintptr_t va
 		enum hx_pte_kind kind = hx_hal_pte_kind(e, level);
 		if (kind == HX_PTE_LEAF && whole) {
 			unhook_leaf(p, e, level);
-			hx_gather_add(&c->cursor.gather, va, to, level);
+			hx_gather_add(&c->cursor->gather, va, to, level);
 		} else if (kind == HX_PTE_LEAF) {
 			split(c, p, e, level, va);
 			e = hx_hal_pte_load(p);
@@ -398,8 +430,8 @@ static bool unhook(struct change *c, hx_pte *table, unsigned level, uintptr_t va
 			if ((whole && !keep) ||
 			    (unhook(c, hx_child_of(e, level), level - 1, va, to) && !keep)) {
 				hx_hal_pte_store(p, hx_soft_table(hx_hal_pte_pa(e, level)));
-				hx_gather_add(&c->cursor.gather, va, to, whole ? 0 : level);
-				c->cursor.gather.tables = c->unhooked_tables = true;
+				hx_gather_add(&c->cursor->gather, va, to, whole ? 0 : level);
+				c->cursor->gather.tables = c->unhooked_tables = true;
 			} else {
 				stays = true;
 			}
@@ -409,7 +441,7 @@ static bool unhook(struct change *c, hx_pte *table, unsigned level, uintptr_t va
 		}
 	}
 	/* Without all locks others may fill it: see prune(). */
-	return !stays && hx_cursor_has_all(&c->cursor) && is_empty_around(table, level, first, end);
+	return !stays && hx_cursor_has_all(c->cursor) && is_empty_around(table, level, first, end);
 }
 
 /* ---- Unmap: release ---- */
@@ -424,14 +456,13 @@ static bool list_leaves(hx_pte *table)
 	bool any = false;
 	for (unsigned i = 0; i < entries;) {
 		hx_pte e = table[i];
-		const hx_pte attributes = hx_attributes_of(e);
 		enum hx_pte_kind kind = hx_hal_pte_kind(e, 0);
 		any |= kind != HX_PTE_EMPTY;
-		if (kind == HX_PTE_LEAF) { /* and those behind it that differ in address alone */
-			uint64_t flags = hx_hal_pte_flags(e, 0) & HX_RELEASED_FLAGS;
-			do {
-				table[i++] = hx_hal_pte_pa(e, 0).v | flags;
-			} while (i < entries && (e = table[i], hx_attributes_of(e) == attributes));
+		if (kind == HX_PTE_LEAF) {
+			i = (unsigned)(hx_list_run(&table[i], &table[entries],
+						   hx_hal_pte_flags(e, 0) & HX_RELEASED_FLAGS,
+						   &table[i]) -
+				       table);
 		} else {
 			uint64_t payload = hx_hal_pte_payload(e); /* a hidden page */
 			table[i++] = kind == HX_PTE_EMPTY
@@ -483,7 +514,7 @@ static void release_pages(const struct change *c, hx_pte *table, uintptr_t va, u
 static void release_leaf(struct change *c, uintptr_t va, struct hx_pa pa, unsigned level,
 			 uint64_t flags)
 {
-	hx_cursor_drop_kept(&c->cursor, level, va);
+	hx_cursor_drop_kept(c->cursor, level, va);
 	if (c->released) {
 		uint64_t leaf = pa.v | (flags & HX_RELEASED_FLAGS);
 		tell(c, va, level, &leaf, 1);
@@ -547,7 +578,7 @@ static void release(struct change *c, hx_pte *table, bool linked, unsigned level
 			if (level > 1 || c->released) { /* else nobody wants to know */
 				release(c, hx_table_at(gone), false, level - 1, va, to);
 			}
-			hx_cursor_free_table(&c->cursor, gone);
+			hx_cursor_free_table(c->cursor, gone);
 		}
 		if (to == last) {
 			return;
@@ -566,19 +597,18 @@ static bool unhook_empty(struct change *c, hx_pte *table, unsigned level, uintpt
 	    unhook_empty(c, hx_child_of(e, level), level - 1, va)) {
 		hx_hal_pte_store(p, hx_soft_table(hx_hal_pte_pa(e, level)));
 		va &= ~(uintptr_t)(hx_level_bytes(level) - 1);
-		hx_gather_add(&c->cursor.gather, va, hx_piece_last(va, UINTPTR_MAX, level), level);
-		c->cursor.gather.tables = c->unhooked_tables = true;
+		hx_gather_add(&c->cursor->gather, va, hx_piece_last(va, UINTPTR_MAX, level), level);
+		c->cursor->gather.tables = c->unhooked_tables = true;
 		unsigned i = hx_level_index(va, level);
 		return is_empty_around(table, level, i, i + 1);
 	}
-	return level < hx_root_level() &&
-	       hx_table_is_empty(table, level, 0, hx_level_entries(level));
+	return level < hx_root_level() && hx_table_is_empty(table, 0, hx_level_entries(level));
 }
 
 /* Is a table above level 0 on the way to @va EMPTY? */
 static bool has_empty(const struct change *c, uintptr_t va)
 {
-	const hx_pte *table = hx_table_at(c->cursor.t->root);
+	const hx_pte *table = hx_table_at(c->cursor->t->root);
 	for (unsigned level = hx_root_level(); level > 1; level--) {
 		hx_pte e = hx_hal_pte_load(&table[hx_level_index(va, level)]);
 		if (hx_hal_pte_kind(e, level) != HX_PTE_TABLE) {
@@ -586,7 +616,7 @@ static bool has_empty(const struct change *c, uintptr_t va)
 		}
 		table = hx_child_of(e, level);
 		if (!is_kept(c, level) &&
-		    hx_table_is_empty(table, level - 1, 0, hx_level_entries(level - 1))) {
+		    hx_table_is_empty(table, 0, hx_level_entries(level - 1))) {
 			return true;
 		}
 	}
@@ -600,7 +630,7 @@ static bool has_empty(const struct change *c, uintptr_t va)
  */
 static void prune(struct change *c, uintptr_t va)
 {
-	struct hx_cursor *cursor = &c->cursor;
+	struct hx_cursor *cursor = c->cursor;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!has_empty(c, va)) {
 		return;
@@ -644,9 +674,36 @@ static void show_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level, uin
 		p, hx_hal_pte_leaf(hx_soft_pa(payload), hx_hal_pte_prot(flags, level), level));
 	c->remade = true;
 	if (is_missed(c)) {
-		hx_gather_add(&c->cursor.gather, va, hx_piece_last(va, UINTPTR_MAX, level), level);
-		c->cursor.gather.tables |= level > 0;
+		hx_gather_add(&c->cursor->gather, va, hx_piece_last(va, UINTPTR_MAX, level), level);
+		c->cursor->gather.tables |= level > 0;
 	}
+}
+
+/*
+ * The settled leaf at @p and those behind it that differ in the address alone.
+ * @return the first that differs, or @end
+ */
+static hx_pte *flip_run(hx_pte *p, const hx_pte *end, hx_pte flip)
+{
+	const hx_pte like = hx_hal_pte_load(p);
+	for (; end - p >= 4; p += 4) {
+		struct hx_four f = hx_four_load(p);
+		if (!hx_four_are_like(f, like)) {
+			break;
+		}
+		hx_hal_pte_store(&p[0], f.a ^ flip);
+		hx_hal_pte_store(&p[1], f.b ^ flip);
+		hx_hal_pte_store(&p[2], f.c ^ flip);
+		hx_hal_pte_store(&p[3], f.d ^ flip);
+	}
+	for (; p < end; p++) {
+		hx_pte e = hx_hal_pte_load(p);
+		if (hx_attributes_of(e ^ like) != 0) {
+			break;
+		}
+		hx_hal_pte_store(p, e ^ flip);
+	}
+	return p;
 }
 
 /* Entries of a table at level 0, which are never split. */
@@ -665,7 +722,6 @@ static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 		if (hx_attributes_of(e) != rule.attributes) {
 			learn(c, &rule, e);
 		}
-		const hx_pte attributes = rule.attributes, flip = rule.flip;
 		hx_pte *run = p;
 		if (!rule.leaf || !rule.changed || (c->breaking && !rule.broken)) {
 			if (hx_hal_pte_kind(e, 0) == HX_PTE_SOFT && !c->breaking) {
@@ -677,15 +733,12 @@ static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 		if (c->breaking) {
 			unhook_leaf(p++, e, 0);
 		} else if (!rule.settled) {
-			if (!hx_hal_pte_update(p, &e, e ^ flip)) {
+			if (!hx_hal_pte_update(p, &e, e ^ rule.flip)) {
 				update_leaf(c, p, e, 0);
 			}
 			p++;
 		} else {
-			do {
-				hx_hal_pte_store(p++, e ^ flip);
-			} while (p < end &&
-				 (e = hx_hal_pte_load(p), hx_attributes_of(e) == attributes));
+			p = flip_run(p, end, rule.flip);
 		}
 		if (rule.stale) {
 			first = first ? first : run;
@@ -707,7 +760,7 @@ static void update_huge(struct change *c, hx_pte *p, hx_pte e, unsigned level, u
 		return;
 	}
 	if (must_forget(c, old)) {
-		hx_gather_add(&c->cursor.gather, va, hx_piece_last(va, UINTPTR_MAX, level), level);
+		hx_gather_add(&c->cursor->gather, va, hx_piece_last(va, UINTPTR_MAX, level), level);
 	}
 }
 
@@ -728,7 +781,7 @@ static void update(struct change *c, hx_pte *table, unsigned level, uintptr_t va
 			} else {
 				split(c, p, e, level, va);
 				if (!hx_feature(HX_MMU_BREAK_BEFORE_MAKE) || is_missed(c)) {
-					hx_gather_add(&c->cursor.gather, va, to, level - 1);
+					hx_gather_add(&c->cursor->gather, va, to, level - 1);
 				}
 				e = hx_hal_pte_load(p);
 				kind = HX_PTE_TABLE;
@@ -755,31 +808,31 @@ static void update_all(struct change *c, hx_pte *table, unsigned level, uintptr_
 		c->breaking = true;
 		update(c, table, level, va, last);
 		c->breaking = false;
-		hx_cursor_flush(&c->cursor);
-		c->cursor.gather.count = 0;
+		hx_cursor_flush(c->cursor);
+		c->cursor->gather.count = 0;
 	}
 	update(c, table, level, va, last);
-	hx_cursor_flush(&c->cursor);
+	hx_cursor_flush(c->cursor);
 }
 
 /* Plan, with all locks when it takes them, and have the tables in hand. */
 static hx_status prepare(struct change *c, uintptr_t va, uintptr_t last)
 {
-	const hx_pte *root = hx_table_at(c->cursor.t->root);
+	const hx_pte *root = hx_table_at(c->cursor->t->root);
 	bool empties;
 	c->wide = false;
 	c->tables = 0;
 	hx_status s = plan(c, root, hx_root_level(), va, last, &empties);
-	if (s == HX_OK && c->wide && !hx_cursor_has_all(&c->cursor)) {
-		hx_cursor_widen(&c->cursor);
+	if (s == HX_OK && c->wide && !hx_cursor_has_all(c->cursor)) {
+		hx_cursor_widen(c->cursor);
 		return prepare(c, va, last); /* once: it has all now */
 	}
-	return s == HX_OK ? hx_cursor_reserve(&c->cursor, c->tables) : s;
+	return s == HX_OK ? hx_cursor_reserve(c->cursor, c->tables) : s;
 }
 
 static void unmap_prepared(struct change *c, uintptr_t va, uintptr_t last)
 {
-	struct hx_cursor *cursor = &c->cursor;
+	struct hx_cursor *cursor = c->cursor;
 	hx_pte *root = hx_table_at(cursor->t->root);
 	(void)unhook(c, root, hx_root_level(), va, last);
 	hx_cursor_flush(cursor);
@@ -799,7 +852,7 @@ static hx_status change_pages(struct change *c, hx_pte *table, uintptr_t va, uin
 	hx_status s = plan_pages(c, table, va, last);
 	if (s == HX_OK && c->unmap) {
 		unhook_pages(c, table, va, last);
-		hx_cursor_flush(&c->cursor);
+		hx_cursor_flush(c->cursor);
 		release_pages(c, table, va, last);
 	} else if (s == HX_OK) {
 		update_all(c, table, 0, va, last);
@@ -809,7 +862,8 @@ static hx_status change_pages(struct change *c, hx_pte *table, uintptr_t va, uin
 
 static hx_status change(struct change *c, struct hx_pagetable *t, uintptr_t va, uintptr_t last)
 {
-	struct hx_cursor *cursor = &c->cursor;
+	struct hx_cursor opened, *cursor = &opened;
+	c->cursor = cursor;
 	hx_cursor_open(cursor, t, va, last);
 	hx_pte *root = hx_table_at(t->root), *leaf_table = hx_cursor_leaf_table(cursor);
 	hx_status s;
@@ -833,8 +887,8 @@ static hx_status change(struct change *c, struct hx_pagetable *t, uintptr_t va, 
 	return s;
 }
 
-static hx_status unmap(struct hx_pagetable *t, struct hx_va va, uint64_t bytes, bool sparse,
-		       hx_released_fn released, void *context)
+hx_status hx_unmap_range(struct hx_pagetable *t, struct hx_va va, uint64_t bytes, bool sparse,
+			 hx_released_fn released, void *context)
 {
 	struct change c = {
 		.unmap = true, .sparse = sparse, .released = released, .context = context};
@@ -855,18 +909,6 @@ static hx_status update_flags(struct hx_pagetable *t, struct hx_va va, uint64_t 
 		s = hx_mapper_check_flags(t, &c.flags);
 	}
 	return s == HX_OK ? change(&c, t, va.v, last) : s;
-}
-
-hx_status hx_unmap(struct hx_pagetable *t, struct hx_va va, uint64_t bytes, hx_released_fn released,
-		   void *context)
-{
-	return unmap(t, va, bytes, false, released, context);
-}
-
-hx_status hx_unmap_sparse(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
-			  hx_released_fn released, void *context)
-{
-	return unmap(t, va, bytes, true, released, context);
 }
 
 hx_status hx_update_flags(struct hx_pagetable *t, struct hx_va va, uint64_t bytes, uint64_t flags)

@@ -17,6 +17,11 @@
  * level 1 is to be split, a table above level 0 empties) lets go, takes all locks
  * and starts over. Locks are taken in ascending order.
  *
+ * A stripe remembers the leaf table that a call has walked down to last (leaf_table),
+ * by the bits of its address that do not choose the stripe (leaf_tag): the next call
+ * for a page beside it need not walk. The stripe's lock guards both, as it guards the
+ * table; who unhooks a table forgets them before he lets go (hx_cursor_retire()).
+ *
  * Readers (hx_translate()) take no lock: see query.c.
  *
  * Source: locking the covering page of a range instead of the whole table, as in
@@ -91,7 +96,9 @@ void hx_cursor_close(struct hx_cursor *c)
 void hx_cursor_retire(const struct hx_cursor *c)
 {
 	for (uint64_t left = c->stripes; left != 0; left &= left - 1) {
-		__atomic_fetch_add(&c->t->stripes[hx_ctz64(left)].retirements, 1, __ATOMIC_SEQ_CST);
+		struct hx_stripe *s = &c->t->stripes[hx_ctz64(left)];
+		s->leaf_tag = 0;
+		__atomic_fetch_add(&s->retirements, 1, __ATOMIC_SEQ_CST);
 	}
 }
 
@@ -213,6 +220,11 @@ hx_pte *hx_cursor_leaf_table(const struct hx_cursor *c)
 	if ((c->first ^ c->last) >> hx_level_shift(1) != 0) {
 		return NULL;
 	}
+	struct hx_stripe *s = c->home;
+	const uint32_t tag = hx_leaf_tag(c->first >> hx_level_shift(1));
+	if (s->leaf_tag == tag) {
+		return s->leaf_table;
+	}
 	hx_pte *table = hx_table_at(c->t->root);
 	for (unsigned level = hx_root_level(); level > 0; level--) {
 		hx_pte e = hx_hal_pte_load(&table[hx_level_index(c->first, level)]);
@@ -221,5 +233,7 @@ hx_pte *hx_cursor_leaf_table(const struct hx_cursor *c)
 		}
 		table = hx_child_of(e, level);
 	}
+	s->leaf_table = table;
+	s->leaf_tag = tag;
 	return table;
 }

@@ -83,7 +83,7 @@ static void fold_entry(struct hx_cursor *c, hx_pte *p, unsigned level, uintptr_t
 		hx_hal_pte_store(p,
 				 hx_hal_pte_leaf(pa, hx_hal_pte_prot(flags | marks, level), level));
 		hx_hal_pt_publish();
-		if (c->t->kernel && hx_feature(HX_MMU_NEGATIVE_CACHING)) {
+		if (c->t->rules.told) {
 			hx_cursor_flush_others(c);
 		}
 	} else {

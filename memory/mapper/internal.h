@@ -148,10 +148,60 @@ static inline uint64_t hx_soft_flags(uint64_t payload, unsigned level)
 	       (payload & HX_SOFT_DIRTY ? HX_PAGE_DIRTY : 0) | (level > 0 ? HX_PAGE_HUGE : 0);
 }
 
-/* What an entry of level 0 holds beside its address; most leaves of a table share it. */
-static inline hx_pte hx_attributes_of(hx_pte e)
+/* ---- Runs: most leaves of a table of level 0 differ in their address alone ---- */
+
+/* What an entry of level 0 holds beside its address. */
+static HX_ALWAYS_INLINE hx_pte hx_attributes_of(hx_pte e)
 {
 	return e ^ hx_hal_pte_leaf(hx_hal_pte_pa(e, 0), 0, 0);
+}
+
+/*
+ * Four neighbours, for loops over a table: one test for all of them, and each is
+ * loaded before the first is stored, so that the loads go ahead of what is done.
+ */
+struct hx_four {
+	hx_pte a, b, c, d;
+};
+
+static HX_ALWAYS_INLINE struct hx_four hx_four_load(const hx_pte *p)
+{
+	return (struct hx_four){hx_hal_pte_load(&p[0]), hx_hal_pte_load(&p[1]),
+				hx_hal_pte_load(&p[2]), hx_hal_pte_load(&p[3])};
+}
+
+/* Do they differ from @e, and from each other, in the address alone? */
+static HX_ALWAYS_INLINE bool hx_four_are_like(struct hx_four f, hx_pte e)
+{
+	return hx_attributes_of((f.a ^ e) | (f.b ^ e) | (f.c ^ e) | (f.d ^ e)) == 0;
+}
+
+/*
+ * Write the leaf at @p and those behind it that differ in the address alone to @leaves
+ * (also in place), each as its address and @flags. @return the first that differs, or @end
+ */
+static inline const hx_pte *hx_list_run(const hx_pte *p, const hx_pte *end, uint64_t flags,
+					uint64_t *leaves)
+{
+	const hx_pte like = hx_hal_pte_load(p);
+	for (; end - p >= 4; p += 4, leaves += 4) {
+		struct hx_four f = hx_four_load(p);
+		if (!hx_four_are_like(f, like)) {
+			break;
+		}
+		leaves[0] = hx_hal_pte_pa(f.a, 0).v | flags;
+		leaves[1] = hx_hal_pte_pa(f.b, 0).v | flags;
+		leaves[2] = hx_hal_pte_pa(f.c, 0).v | flags;
+		leaves[3] = hx_hal_pte_pa(f.d, 0).v | flags;
+	}
+	for (; p < end; p++) {
+		hx_pte e = hx_hal_pte_load(p);
+		if (hx_attributes_of(e ^ like) != 0) {
+			break;
+		}
+		*leaves++ = hx_hal_pte_pa(e, 0).v | flags;
+	}
+	return p;
 }
 
 /* ---- Arguments (table.c) ---- */
@@ -159,8 +209,30 @@ static inline hx_pte hx_attributes_of(hx_pte e)
 /* Check a range of a half that @t owns; *last is its last byte. */
 hx_status hx_mapper_check_range(const struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
 				uintptr_t *last);
-/* Check flags for a leaf of @t and apply W^X and preset ACCESSED and DIRTY. */
-hx_status hx_mapper_check_flags(const struct hx_pagetable *t, uint64_t *flags);
+
+/* Is all of [va, last] in the half that @t owns? */
+static inline bool hx_is_inside(const struct hx_pagetable *t, uintptr_t va, uintptr_t last)
+{
+	return va - t->rules.first <= t->rules.bytes_less_1 &&
+	       last - t->rules.first <= t->rules.bytes_less_1;
+}
+
+/* Check flags for a leaf of @t; add what it has besides: W^X, preset ACCESSED and DIRTY. */
+static inline hx_status hx_mapper_check_flags(const struct hx_pagetable *t, uint64_t *flags)
+{
+	uint64_t f = *flags;
+	if ((f & t->rules.looked_at) != HX_PAGE_PRESENT) {
+		return HX_INVALID_ARGUMENT;
+	}
+	if (f & HX_PAGE_WRITABLE) {
+		if (!(f & HX_PAGE_NO_EXECUTE) && t->wx == HX_WX_REFUSE) {
+			return HX_PERMISSION_DENIED;
+		}
+		f |= t->rules.when_writable;
+	}
+	*flags = (f | t->rules.always) & ~HX_PAGE_HUGE;
+	return HX_OK;
+}
 
 /* ---- Table frames (table.c) ---- */
 
@@ -179,7 +251,7 @@ struct hx_pfn_result hx_table_allocate(struct hx_frames *frames, struct hx_frame
 void hx_table_free(struct hx_frames *frames, struct hx_framedb *db, struct hx_pa table);
 
 /* Are entries [first, end) all EMPTY? */
-bool hx_table_is_empty(const hx_pte *table, unsigned level, unsigned first, unsigned end);
+bool hx_table_is_empty(const hx_pte *table, unsigned first, unsigned end);
 
 /* ---- What is to be flushed (shootdown.c) ---- */
 
@@ -239,6 +311,15 @@ static inline unsigned hx_stripe_index(uintptr_t va)
 	return (unsigned)(va >> hx_level_shift(1)) % HX_STRIPES;
 }
 
+/*
+ * Which of a stripe's leaf tables is number @table of the address space (cursor.c)? Of a
+ * half of 57 bits there are 2^31 in each stripe; 0 stands for none.
+ */
+static inline uint32_t hx_leaf_tag(uintptr_t table)
+{
+	return (uint32_t)(table / HX_STRIPES) | UINT32_C(1) << 31;
+}
+
 /* ---- Tables that a huge leaf keeps for its splits (cursor.c) ---- */
 
 /* Above this a leaf would keep a table for each GiB, and more: it keeps none, and is not split. */
@@ -272,14 +353,30 @@ void hx_cursor_flush(struct hx_cursor *c);
 void hx_cursor_flush_others(struct hx_cursor *c);
 
 /* Invalidate @p g, or all of @t, wherever it is active; no lock is needed. */
+void hx_gather_flush_others(struct hx_pagetable *t, struct hx_stripe *home,
+			    const struct hx_gather *g);
 void hx_gather_flush(struct hx_pagetable *t, struct hx_stripe *home, const struct hx_gather *g);
 void hx_flush_table(struct hx_pagetable *t);
+
+/* ---- The general way of hx_map(), hx_unmap(), hx_unmap_sparse() (map.c, change.c) ---- */
+
+hx_status hx_map_range(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+		       uint64_t flags);
+hx_status hx_unmap_range(struct hx_pagetable *t, struct hx_va va, uint64_t bytes, bool sparse,
+			 hx_released_fn released, void *context);
+
 /* ---- Identifiers (asid.c) and what runs (load.c); with interrupts off ---- */
 
 /* The identifier under which this CPU is about to run @t. */
 uint16_t hx_asid_enter(struct hx_pagetable *t);
-/* The one that @t has: it stays while @t runs anywhere. */
-uint16_t hx_asid_of(const struct hx_pagetable *t);
+/*
+ * The one that @t has: it stays while @t runs anywhere. Who wants the one of those that run
+ * it has looked at `active` before, in order.
+ */
+static inline uint16_t hx_asid_of(const struct hx_pagetable *t)
+{
+	return (uint16_t)__atomic_load_n(&t->asid_token, __ATOMIC_RELAXED);
+}
 /* The one that this CPU runs under. */
 uint16_t hx_loaded_asid(void);
 

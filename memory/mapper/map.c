@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * hx_map(): plan, reserve, fill.
+ * hx_map_range(): plan, reserve, fill.
  *
  * The plan walks the range without changing anything: it refuses a range in
  * which something is mapped and counts the tables that are missing. With these
@@ -17,7 +17,7 @@
 
 struct mapping {
 	struct hx_pagetable *t;
-	struct hx_cursor cursor;
+	struct hx_cursor *cursor;
 	uint64_t flags;           /* of the leaves */
 	unsigned lowest, highest; /* levels that the leaves may have */
 	uint64_t tables;          /* planned */
@@ -50,7 +50,7 @@ static hx_status plan(struct mapping *m, const hx_pte *table, unsigned level, ui
 		      uintptr_t last, uint64_t pa)
 {
 	if (level == 0) {
-		bool free = !table || hx_table_is_empty(table, 0, hx_level_index(va, 0),
+		bool free = !table || hx_table_is_empty(table, hx_level_index(va, 0),
 							hx_level_index(last, 0) + 1);
 		return free ? HX_OK : HX_ALREADY_MAPPED;
 	}
@@ -74,8 +74,8 @@ static hx_status plan(struct mapping *m, const hx_pte *table, unsigned level, ui
 		case HX_PTE_TABLE:
 			child = hx_child_of(e, level);
 			if (level == m->lowest) { /* a leaf was to stand here */
-				bool empty = hx_table_is_empty(child, level - 1, 0,
-							       hx_level_entries(level - 1));
+				bool empty =
+					hx_table_is_empty(child, 0, hx_level_entries(level - 1));
 				return empty ? HX_NOT_SUPPORTED : HX_ALREADY_MAPPED;
 			}
 			break;
@@ -114,7 +114,7 @@ static void fill_pages(const struct mapping *m, hx_pte *table, bool fresh, uintp
 /* A new leaf table that maps [va, last] and nothing else. */
 static hx_pte make_leaf_table(struct mapping *m, uintptr_t va, uintptr_t last, uint64_t pa)
 {
-	struct hx_pa frame = hx_reserve_take(&m->cursor.reserve);
+	struct hx_pa frame = hx_reserve_take(&m->cursor->reserve);
 	hx_pte *table = hx_table_at(frame);
 	unsigned first = hx_level_index(va, 0), end = hx_level_index(last, 0) + 1;
 	hx_memset(table, 0, first * sizeof *table);
@@ -126,13 +126,13 @@ static hx_pte make_leaf_table(struct mapping *m, uintptr_t va, uintptr_t last, u
 /* The table below @p, an entry of a level above 1 that was EMPTY: ours or another call's. */
 static hx_pte *link_table(struct mapping *m, hx_pte *p, unsigned level)
 {
-	struct hx_pa frame = hx_reserve_take(&m->cursor.reserve);
+	struct hx_pa frame = hx_reserve_take(&m->cursor->reserve);
 	hx_memset(hx_ptr(frame), 0, hx_level_entries(level - 1) * sizeof(hx_pte));
 	hx_pte e = 0;
 	if (hx_hal_pte_update(p, &e, hx_hal_pte_table(frame))) {
 		return hx_table_at(frame);
 	}
-	hx_reserve_put(&m->cursor.reserve, frame);
+	hx_reserve_put(&m->cursor->reserve, frame);
 	return hx_child_of(e, level);
 }
 
@@ -152,7 +152,7 @@ static void fill(struct mapping *m, hx_pte *table, unsigned level, uintptr_t va,
 		} else if (leaf_fits(m, level, va, to, pa)) {
 			hx_pte prot = hx_hal_pte_prot(m->flags, level);
 			hx_hal_pte_store(p, hx_hal_pte_leaf(hx_pa(pa), prot, level));
-			hx_cursor_keep(&m->cursor, level, va);
+			hx_cursor_keep(m->cursor, level, va);
 		} else if (level == 1) {
 			hx_hal_pte_store(p, make_leaf_table(m, va, to, pa));
 		} else {
@@ -205,16 +205,16 @@ static hx_status check(struct mapping *m, struct hx_va va, struct hx_pa pa, uint
 	return s;
 }
 
-hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa, uint64_t bytes,
-		 uint64_t flags)
+hx_status hx_map_range(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+		       uint64_t flags)
 {
-	struct mapping m = {.t = t, .tables_to_check = 4096};
+	struct hx_cursor cursor, *c = &cursor;
+	struct mapping m = {.t = t, .cursor = c, .tables_to_check = 4096};
 	uintptr_t last;
 	hx_status s = check(&m, va, pa, bytes, flags, &last);
 	if (s != HX_OK) {
 		return s;
 	}
-	struct hx_cursor *c = &m.cursor;
 	hx_cursor_open(c, t, va.v, last);
 	hx_pte *leaf_table = m.lowest == 0 ? hx_cursor_leaf_table(c) : NULL;
 	if (leaf_table) {
@@ -235,7 +235,7 @@ hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa, uint6
 	if (s == HX_OK) {
 		hx_hal_pt_publish();
 		/* Elsewhere absence may be cached: of the page, or of a table above it. */
-		if (t->kernel && hx_feature(HX_MMU_NEGATIVE_CACHING)) {
+		if (t->rules.told) {
 			hx_gather_add(&c->gather, va.v, last, 0);
 			c->gather.tables = true;
 			hx_cursor_flush_others(c);

@@ -98,18 +98,15 @@ static bool translate_pages(const struct hx_pagetable *t, const uint32_t *retire
 		}
 		return true;
 	}
-	const hx_pte *p = &table[hx_level_index(va, 0)];
-	for (unsigned i = 0; i < n;) {
-		hx_pte e = hx_hal_pte_load(&p[i]);
-		const hx_pte attributes = hx_attributes_of(e);
-		if (hx_hal_pte_kind(e, 0) != HX_PTE_LEAF) {
-			leaves[i++] = 0;
-			continue;
+	const hx_pte *begin = &table[hx_level_index(va, 0)], *end = begin + n;
+	for (const hx_pte *p = begin; p < end;) {
+		hx_pte e = hx_hal_pte_load(p);
+		if (hx_hal_pte_kind(e, 0) == HX_PTE_LEAF) {
+			p = hx_list_run(p, end, hx_hal_pte_flags(e, 0) & HX_LEAF_FLAGS,
+					&leaves[p - begin]);
+		} else {
+			leaves[p++ - begin] = 0;
 		}
-		uint64_t flags = hx_hal_pte_flags(e, 0) & HX_LEAF_FLAGS;
-		do { /* and those behind it that differ in address alone */
-			leaves[i++] = hx_hal_pte_pa(e, 0).v | flags;
-		} while (i < n && (e = hx_hal_pte_load(&p[i]), hx_attributes_of(e) == attributes));
 	}
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	return __atomic_load_n(retirements, __ATOMIC_RELAXED) == before;
@@ -310,7 +307,7 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 			bool may_be_empty =
 				(root && t->kernel) ||
 				(level > 1 && __atomic_load_n(&t->pruning, __ATOMIC_RELAXED) > 0);
-			if (!may_be_empty && hx_table_is_empty(child, level - 1, 0, entries)) {
+			if (!may_be_empty && hx_table_is_empty(child, 0, entries)) {
 				return false;
 			}
 			if (!is_sound(t, child, level - 1, 0, entries, entry_va(va, level, i),
@@ -333,7 +330,7 @@ static bool other_half_is_sound(const struct hx_pagetable *t)
 	unsigned level = hx_root_level(), half = hx_level_entries(level) / 2;
 	const hx_pte *root = hx_table_at(t->root);
 	if (t->kernel) {
-		return hx_table_is_empty(root, level, 0, half);
+		return hx_table_is_empty(root, 0, half);
 	}
 	const hx_pte *from = hx_table_at(t->shared->root);
 	for (unsigned i = half; i < 2 * half; i++) {

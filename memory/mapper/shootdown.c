@@ -82,7 +82,7 @@ static void ask(struct mailbox *m, unsigned me, const struct hx_tlb_range *range
 	hx_hal_ipi_tlb(others);
 }
 
-static void count(uint64_t *counter, uint64_t n)
+static void count(uint32_t *counter, uint32_t n)
 {
 	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
 }
@@ -198,14 +198,20 @@ void hx_gather_flush(struct hx_pagetable *t, struct hx_stripe *home, const struc
 	flush(t, home, g, false);
 }
 
+void hx_gather_flush_others(struct hx_pagetable *t, struct hx_stripe *home,
+			    const struct hx_gather *g)
+{
+	flush(t, home, g, true);
+}
+
 void hx_cursor_flush(struct hx_cursor *c)
 {
-	flush(c->t, c->home, &c->gather, false);
+	hx_gather_flush(c->t, c->home, &c->gather);
 }
 
 void hx_cursor_flush_others(struct hx_cursor *c)
 {
-	flush(c->t, c->home, &c->gather, true);
+	hx_gather_flush_others(c->t, c->home, &c->gather);
 }
 
 void hx_flush_table(struct hx_pagetable *t)

@@ -44,39 +44,32 @@ hx_status hx_mapper_check_range(const struct hx_pagetable *t, struct hx_va va, u
 	if (bytes - 1 > UINTPTR_MAX || __builtin_add_overflow(va.v, (uintptr_t)(bytes - 1), &end)) {
 		return HX_INVALID_ADDRESS;
 	}
-	bool inside = t->kernel ? va.v >= hx_kernel_start() : end < hx_user_end();
-	if (!inside) {
+	if (!hx_is_inside(t, va.v, end)) {
 		return HX_INVALID_ADDRESS;
 	}
 	*last = end;
 	return HX_OK;
 }
 
-hx_status hx_mapper_check_flags(const struct hx_pagetable *t, uint64_t *flags)
+static void set_rules(struct hx_pagetable *t)
 {
-	const uint64_t known = HX_PAGE_PRESENT | HX_PAGE_WRITABLE | HX_PAGE_USER |
-			       HX_PAGE_WRITE_THROUGH | HX_PAGE_NO_CACHE | HX_PAGE_ACCESSED |
-			       HX_PAGE_DIRTY | HX_PAGE_HUGE | HX_PAGE_GLOBAL | HX_PAGE_NO_EXECUTE;
-	uint64_t f = *flags;
-	if (!(f & HX_PAGE_PRESENT) || (f & ~known) || (!t->kernel && (f & HX_PAGE_GLOBAL))) {
-		return HX_INVALID_ARGUMENT;
-	}
-	if ((f & HX_PAGE_WRITABLE) && !(f & HX_PAGE_NO_EXECUTE)) {
-		if (t->wx == HX_WX_REFUSE) {
-			return HX_PERMISSION_DENIED;
-		}
-		f |= t->wx == HX_WX_FORCE ? HX_PAGE_NO_EXECUTE : 0;
-	}
-	/* A machine that does not set them faults on a page that lacks them. */
-	if (!hx_feature(HX_MMU_HARDWARE_AD)) {
-		f |= HX_PAGE_ACCESSED | (f & HX_PAGE_WRITABLE ? HX_PAGE_DIRTY : 0);
-	}
+	const struct hx_geometry *g = &hx_hal_geometry;
+	t->rules.first = t->kernel ? hx_kernel_start() : 0;
+	t->rules.bytes_less_1 = hx_user_end() - 1;
+	t->rules.no_address = ~((UINT64_C(1) << g->pa_bits) - HX_FRAME_BYTES);
+	/* Absence may be cached, and kernel code cannot take the fault. */
+	t->rules.told = t->kernel && hx_feature(HX_MMU_NEGATIVE_CACHING);
+	t->rules.table_shift = (uint8_t)hx_level_shift(1);
+	t->rules.looked_at = ~(HX_PAGE_WRITABLE | HX_PAGE_USER | HX_PAGE_WRITE_THROUGH |
+			       HX_PAGE_NO_CACHE | HX_PAGE_ACCESSED | HX_PAGE_DIRTY | HX_PAGE_HUGE |
+			       HX_PAGE_NO_EXECUTE | (t->kernel ? HX_PAGE_GLOBAL : 0));
+	/* A machine that does not set the marks faults on a page that lacks them. */
+	bool preset = !hx_feature(HX_MMU_HARDWARE_AD);
 	/* Where there are identifiers, other entries would be cached for each of them. */
-	if (t->kernel && hx_hal_geometry.asid_bits > 0) {
-		f |= HX_PAGE_GLOBAL;
-	}
-	*flags = f & ~HX_PAGE_HUGE;
-	return HX_OK;
+	bool global = t->kernel && g->asid_bits > 0;
+	t->rules.always = (preset ? HX_PAGE_ACCESSED : 0) | (global ? HX_PAGE_GLOBAL : 0);
+	t->rules.when_writable =
+		(preset ? HX_PAGE_DIRTY : 0) | (t->wx == HX_WX_FORCE ? HX_PAGE_NO_EXECUTE : 0);
 }
 
 /* ---- Table frames ---- */
@@ -112,10 +105,16 @@ void hx_table_free(struct hx_frames *frames, struct hx_framedb *db, struct hx_pa
 	give_back(frames, frame);
 }
 
-bool hx_table_is_empty(const hx_pte *table, unsigned level, unsigned first, unsigned end)
+bool hx_table_is_empty(const hx_pte *table, unsigned first, unsigned end)
 {
-	for (unsigned i = first; i < end; i++) {
-		if (hx_hal_pte_kind(hx_hal_pte_load(&table[i]), level) != HX_PTE_EMPTY) {
+	for (; first + 4 <= end; first += 4) {
+		struct hx_four f = hx_four_load(&table[first]);
+		if ((f.a | f.b | f.c | f.d) != 0) {
+			return false;
+		}
+	}
+	for (; first < end; first++) {
+		if (hx_hal_pte_load(&table[first]) != 0) {
 			return false;
 		}
 	}
@@ -184,6 +183,7 @@ hx_status hx_pagetable_init(struct hx_pagetable *t, const struct hx_pagetable_co
 		.shared = c->kernel,
 		.stripes[0] = {.tables = 1, .table_sum = (uint32_t)root.value.v},
 	};
+	set_rules(t);
 	unsigned entries = hx_level_entries(hx_root_level());
 	hx_pte *to = hx_table_at(t->root);
 	const hx_pte *from = c->kernel ? hx_table_at(c->kernel->root) : NULL;
@@ -320,8 +320,7 @@ hx_status hx_pagetable_direct(struct hx_pagetable *t, uint64_t bytes)
 	}
 	struct hx_cursor c;
 	hx_cursor_open(&c, t, 0, UINTPTR_MAX);
-	bool empty = hx_table_is_empty(hx_table_at(t->root), hx_root_level(), 0,
-				       hx_level_entries(hx_root_level()));
+	bool empty = hx_table_is_empty(hx_table_at(t->root), 0, hx_level_entries(hx_root_level()));
 	if (empty) {
 		t->direct_last = last;
 	}

@@ -6,7 +6,7 @@ The MMU part is what the groups "page-table entries" and "TLB" of hal/include/hx
 for, and hx_hal_mmu_init() with the geometry:
 
     pte.h, mmu.c                  each line of code
-    any other file of the port    the bodies of these groups' functions that stand there,
+    any other file of the port    the bodies of these groups' functions and macros there,
                                   such as hx_hal_pt_publish() in hx_port.h
 
 Not counted is what a port has beside it: discovery (firmware's words, probes of what the
@@ -30,6 +30,8 @@ FUNCTIONS = ["hx_pte_geometry", "hx_hal_mmu_init", "hx_hal_root_load", "hx_hal_t
              "hx_hal_tlb_broadcast", "hx_hal_pt_publish",
              *[f"hx_hal_pte_{n}" for n in ("prot", "leaf", "table", "kind", "pa", "flags", "soft",
                                            "payload")]]
+# Ports may have these as macros.
+OPTIONAL = ["hx_hal_pt_publish_page", "hx_hal_tlb_page"]
 COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|/\*.*?\*/|//[^\n]*', re.DOTALL)
 
 
@@ -56,6 +58,18 @@ def bodies(lines):
     return found
 
 
+def macros(lines):
+    """The same for macros with arguments."""
+    found, name = {}, None
+    for line in lines:
+        define = re.match(r"#define (hx_\w+)\(", line)
+        name = define[1] if define else name
+        if name:
+            found[name] = found.get(name, 0) + 1
+        name = name if line.endswith("\\") else None
+    return found
+
+
 def measure(folder):
     """-> (code lines of the MMU part, functions that are nowhere)"""
     total, missing = 0, set(FUNCTIONS)
@@ -64,7 +78,8 @@ def measure(folder):
             continue
         with open(os.path.join(folder, name), encoding="utf-8") as f:
             lines = code_lines(f.read())
-        mine = {n: size for n, size in bodies(lines).items() if n in FUNCTIONS}
+        mine = {n: size for n, size in {**bodies(lines), **macros(lines)}.items()
+                if n in FUNCTIONS + OPTIONAL}
         missing -= set(mine)
         total += len(lines) if name in WHOLE else sum(mine.values())
     return total, sorted(missing)

@@ -42,8 +42,8 @@ class Report:
     def wants(self, name):
         return not self.pattern or re.search(self.pattern, name)
 
-    def result(self, name, passed, detail="", skipped=None):
-        if not self.wants(name):
+    def result(self, name, passed, detail="", skipped=None, always=False):
+        if not always and not self.wants(name):
             return
         if skipped is not None and passed:
             self.skipped += 1
@@ -328,7 +328,7 @@ def build(report, name, options, cross=None, env=None):
     if status == 0:
         status, output = run(["meson", "compile", "-C", folder, f"-j{JOBS}"], timeout=900)
     if status != 0:
-        report.result(f"{name}/build", False, output)
+        report.result(f"{name}/build", False, output, always=True)
         return None
     if report.wants(f"{name}/build"):
         report.result(f"{name}/build", True)

@@ -3,7 +3,7 @@
  * The machine marks a page as written between any two accesses that the mapper
  * makes to page tables: each interleaving in turn, and none may lose the mark.
  *
- * change.c is compiled once more here, with its accesses counted; before the
+ * change.c and page.c are compiled once more here, with their accesses counted; before the
  * chosen one the machine writes to the page under test, as long as it could:
  * through the tables while they map it, or through its cached copy of a table that
  * is unhooked, until the flush.
@@ -72,16 +72,29 @@ static void marked_cursor_flush(struct hx_cursor *c)
 	note_flush();
 }
 
+static void marked_tlb_page(struct hx_va va, uint16_t asid, bool global)
+{
+	(void)va;
+	(void)asid;
+	(void)global;
+	note_flush();
+}
+
 #define hx_hal_pte_load marked_load
 #define hx_hal_pte_store marked_store
 #define hx_hal_pte_exchange marked_exchange
 #define hx_hal_pte_update marked_update
+#define hx_hal_tlb_page marked_tlb_page
 #define hx_gather_flush marked_flush
 #define hx_cursor_flush marked_cursor_flush
+#define hx_map marked_hx_map
 #define hx_unmap marked_hx_unmap
 #define hx_unmap_sparse marked_hx_unmap_sparse
+#define hx_unmap_range marked_hx_unmap_range
 #define hx_update_flags marked_hx_update_flags
 #define hx_update_flags_sparse marked_hx_update_flags_sparse
+hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+		 uint64_t flags);
 hx_status hx_unmap(struct hx_pagetable *t, struct hx_va va, uint64_t bytes, hx_released_fn released,
 		   void *context);
 hx_status hx_unmap_sparse(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
@@ -90,6 +103,7 @@ hx_status hx_update_flags(struct hx_pagetable *t, struct hx_va va, uint64_t byte
 hx_status hx_update_flags_sparse(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
 				 uint64_t flags);
 #include "../../memory/mapper/change.c"
+#include "../../memory/mapper/page.c"
 #undef hx_hal_pte_load
 #undef hx_hal_pte_store
 #undef hx_hal_pte_exchange
@@ -154,6 +168,7 @@ struct marked_call {
 	uint64_t page;        /* under test */
 	uint64_t flags;       /* 0: unmap */
 	bool remakes;         /* where break-before-make is asked for, it breaks first */
+	bool known;           /* a call before has walked down to the leaf table */
 };
 
 /* @return false when the call makes fewer accesses than were to come first */
@@ -161,6 +176,9 @@ static bool run_marked(const struct marked_call *c)
 {
 	struct hx_va va = hx_va(UVA + (uintptr_t)c->from);
 	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), c->mapped, URW), HX_OK);
+	if (c->known) {
+		HX_CHECK_STATUS(hx_update_flags(&user, va, PAGE, URW), HX_OK);
+	}
 	page = UVA + (uintptr_t)c->page;
 	page_leaf = world_entry(&user, page, &page_level);
 	wrote = told_dirty = flushed = was_broken = false;
@@ -186,17 +204,18 @@ static bool run_marked(const struct marked_call *c)
 static void run_all(uint32_t features)
 {
 	static const struct marked_call calls[] = {
-		{4 * PAGE, PAGE, PAGE, PAGE, 0, false}, /* one page, the table stays */
-		{PAGE, 0, PAGE, 0, 0, false},           /* the table goes */
-		{L1 + PAGE, 0, L1, PAGE, 0, false},     /* a huge leaf */
-		{L1, 0, 5 * PAGE, 3 * PAGE, 0, true},   /* split, in the range */
-		{L1, 0, 5 * PAGE, 9 * PAGE, 0, true},   /* split, beside it */
-		{4 * PAGE, PAGE, 2 * PAGE, PAGE, URO, false},
-		{4 * PAGE, PAGE, 2 * PAGE, PAGE, URW | HX_PAGE_NO_CACHE, true},
-		{L1, 0, L1, PAGE, URO, false},
-		{L1, 0, L1, PAGE, URW | HX_PAGE_NO_CACHE, true},
-		{L1, PAGE, 2 * PAGE, PAGE, URO, true},     /* split, in the range */
-		{L1, PAGE, 2 * PAGE, 7 * PAGE, URO, true}, /* split, beside it */
+		{4 * PAGE, PAGE, PAGE, PAGE, 0, false, false}, /* one page, the table stays */
+		{4 * PAGE, PAGE, PAGE, PAGE, 0, false, true},  /* the same, straight away */
+		{PAGE, 0, PAGE, 0, 0, false, false},           /* the table goes */
+		{L1 + PAGE, 0, L1, PAGE, 0, false, false},     /* a huge leaf */
+		{L1, 0, 5 * PAGE, 3 * PAGE, 0, true, false},   /* split, in the range */
+		{L1, 0, 5 * PAGE, 9 * PAGE, 0, true, false},   /* split, beside it */
+		{4 * PAGE, PAGE, 2 * PAGE, PAGE, URO, false, false},
+		{4 * PAGE, PAGE, 2 * PAGE, PAGE, URW | HX_PAGE_NO_CACHE, true, false},
+		{L1, 0, L1, PAGE, URO, false, false},
+		{L1, 0, L1, PAGE, URW | HX_PAGE_NO_CACHE, true, false},
+		{L1, PAGE, 2 * PAGE, PAGE, URO, true, false},     /* split, in the range */
+		{L1, PAGE, 2 * PAGE, 7 * PAGE, URO, true, false}, /* split, beside it */
 	};
 	hx_sim_configure(&(struct hx_sim_config){.hardware_ad = HX_SIM_ON});
 	hx_hal_mmu_init();

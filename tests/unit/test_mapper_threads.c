@@ -996,20 +996,22 @@ static void note_locks(void)
 	}
 }
 
-/* Which stripes one call has locked since; none of them twice. */
-static uint32_t locked_stripes(hx_status s)
+/* Which stripes one call has locked since, none of them more often than @most. */
+static uint32_t locked_stripes(hx_status s, unsigned most)
 {
 	uint32_t mask = 0;
 	HX_CHECK_STATUS(s, HX_OK);
 	for (unsigned i = 0; i < HX_STRIPES; i++) {
 		uint64_t taken = user.stripes[i].locks - locks_before[i];
-		HX_CHECK(taken <= 1);
+		HX_CHECK(taken <= most);
 		mask |= taken != 0 ? UINT32_C(1) << i : 0;
 	}
 	return mask;
 }
 
-#define LOCKED(call) (note_locks(), locked_stripes(call))
+#define LOCKED(call) (note_locks(), locked_stripes(call, 1))
+/* A single page that turns out not to be a usual one: let go, and locked again. */
+#define LOCKED_AGAIN(call) (note_locks(), locked_stripes(call, 2))
 
 HX_TEST(disjoint_ranges_take_different_locks)
 {
@@ -1035,8 +1037,8 @@ HX_TEST(disjoint_ranges_take_different_locks)
 	HX_CHECK_EQUAL(seen, UINT32_MAX);
 	/* Across a border both, and from 32 stripes on all of them. */
 	struct hx_va border = hx_va(base + 31 * stripe - PAGE);
-	uint32_t two = LOCKED(hx_map(&user, border, hx_pa(DATA_PA), PAGE, URW));
-	two |= LOCKED(hx_unmap(&user, border, PAGE, NULL, NULL));
+	uint32_t two = LOCKED_AGAIN(hx_map(&user, border, hx_pa(DATA_PA), PAGE, URW));
+	two |= LOCKED_AGAIN(hx_unmap(&user, border, PAGE, NULL, NULL));
 	HX_CHECK(two != 0 && (two & (two - 1)) == 0);
 	HX_CHECK_EQUAL(LOCKED(hx_update_flags_sparse(&user, border, 2 * PAGE, URO)),
 		       UINT32_C(3) << hx_ctz64(two));

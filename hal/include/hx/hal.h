@@ -76,7 +76,7 @@ extern struct hx_geometry hx_hal_geometry;
 
 /* ---- Page-table entries: the codec (pte.h) ---- */
 
-typedef uint64_t hx_pte; /* the value 0 is EMPTY in every port */
+typedef uint64_t hx_pte; /* 0 is EMPTY in every port, and nothing else is */
 enum hx_pte_kind {
 	HX_PTE_EMPTY, /* maps nothing */
 	HX_PTE_SOFT,  /* maps nothing, carries a payload of portable code */
@@ -109,6 +109,8 @@ enum hx_pte_kind {
  *     this CPU's walker (a fence where absence may be cached, else nothing). With
  *     NEGATIVE_CACHING or BREAK_BEFORE_MAKE walkers may see no plain store before
  *     it or a TLB operation of the CPU that stored
+ * [inline, optional] void hx_hal_pt_publish_page(struct hx_va va);
+ *     the same for one leaf of level 0, in a table that the walker can reach already
  */
 enum { HX_SOFT_BITS = 48 };
 
@@ -135,6 +137,9 @@ struct hx_tlb_range {
 
 /** Invalidate @n ranges on this CPU. Cost: O(pages) or one full flush. */
 void hx_hal_tlb_local(const struct hx_tlb_range *ranges, unsigned n);
+/* [inline, optional] void hx_hal_tlb_page(struct hx_va va, uint16_t asid, bool global);
+ *     the same for one leaf of level 0; @asid is loaded, or @global set
+ */
 
 /**
  * Invalidate @n ranges on the other CPUs in @cpus (this one's bit is ignored).
@@ -246,5 +251,23 @@ bool hx_upcall_fault(const struct hx_fault *fault);
 void hx_upcall_tlb_ipi(void);
 
 #include <hx_port.h>
+
+/* ---- Optional operations: a port that has one defines it as a macro ---- */
+
+#ifndef hx_hal_pt_publish_page
+static HX_ALWAYS_INLINE void hx_hal_pt_publish_page(struct hx_va va)
+{
+	(void)va;
+	hx_hal_pt_publish();
+}
+#endif
+
+#ifndef hx_hal_tlb_page
+static inline void hx_hal_tlb_page(struct hx_va va, uint16_t asid, bool global)
+{
+	const struct hx_tlb_range r = {.va = va, .pages = 1, .asid = asid, .global = global};
+	hx_hal_tlb_local(&r, 1);
+}
+#endif
 
 #endif

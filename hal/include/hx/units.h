@@ -45,6 +45,7 @@ enum { HX_CPUS_MAX = 64 };
 
 #define HX_NODISCARD __attribute__((warn_unused_result))
 #define HX_ALWAYS_INLINE inline __attribute__((always_inline))
+#define HX_NOINLINE      __attribute__((noinline))
 #define HX_ARRAY_LENGTH(a) (sizeof(a) / sizeof((a)[0]))
 
 static inline struct hx_pa hx_pa(uint64_t v)

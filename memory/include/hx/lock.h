@@ -35,6 +35,15 @@ static inline void hx_lock_acquire_irqs_off(struct hx_lock *l)
 	}
 }
 
+/* Take it if it is free; @return did it? */
+static inline bool hx_lock_try_irqs_off(struct hx_lock *l)
+{
+	uint32_t ticket = __atomic_load_n(&l->owner, __ATOMIC_ACQUIRE), next = ticket;
+	/* Nobody has had it since that load, if the ticket is still to hand out. */
+	return __atomic_compare_exchange_n(&l->next, &next, ticket + 1, false, __ATOMIC_RELAXED,
+					   __ATOMIC_RELAXED);
+}
+
 static inline void hx_lock_release_irqs_off(struct hx_lock *l)
 {
 	__atomic_store_n(&l->owner, l->owner + 1, __ATOMIC_RELEASE);

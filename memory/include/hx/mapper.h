@@ -39,8 +39,9 @@ enum hx_wx_policy {
 };
 
 struct hx_mapper_counters {
-	uint64_t tables;        /* table frames now, the root and those kept for splits included */
-	uint64_t local_flushes; /* calls of hx_hal_tlb_local() */
+	uint64_t tables; /* table frames now, the root and those kept for splits included */
+	/* Since the table was made; a stripe's share of each begins anew after 2^32. */
+	uint64_t local_flushes; /* invalidations on the calling CPU */
 	uint64_t broadcasts;    /* invalidations that other CPUs had to do */
 	uint64_t ipis;          /* CPUs interrupted for them */
 	uint64_t splits;        /* huge leaves split */
@@ -64,7 +65,10 @@ struct hx_stripe {
 	uint32_t table_sum; /* of the frame numbers of the tables, for the validator */
 	uint32_t splits;
 	uint64_t locks;
-	uint64_t local_flushes, broadcasts, ipis; /* atomic */
+	uint32_t local_flushes, broadcasts, ipis; /* atomic */
+	/* The leaf table that was found last, and whose it is: memory/mapper/cursor.c. */
+	uint32_t leaf_tag;
+	uint64_t *leaf_table;
 	struct hx_pa kept; /* tables for splits, chained through their first words; 0: none */
 } __attribute__((aligned(64)));
 
@@ -76,6 +80,15 @@ struct hx_pagetable {
 	bool kernel;  /* owns the kernel half; otherwise the user half */
 	bool sealed;  /* kernel: root entries of the kernel half are fixed */
 	bool huge;    /* leaves above level 0 are allowed */
+	/* What a call may ask for, and gets, so that it is looked up and not worked out. */
+	struct {
+		uintptr_t first, bytes_less_1;  /* the half that it owns */
+		uint64_t no_address;            /* bits that no frame's address has */
+		uint64_t looked_at;             /* flags of which only PRESENT may, and must, be set */
+		uint64_t always, when_writable; /* flags that a leaf has besides */
+		uint8_t table_shift;            /* log2 of the bytes under one leaf table */
+		bool told;                      /* of what it maps all CPUs are told */
+	} rules;
 	uint64_t asid_token; /* its address-space identifier (memory/mapper/asid.c); atomic */
 	/**
 	 * CPUs on which it is loaded; of the kernel's table: on which it, or one

@@ -269,11 +269,8 @@ HX_TEST(ranges_are_checked)
 	}
 }
 
-HX_TEST(frames_and_flags_are_checked)
+static void check_bad_maps(struct hx_va va)
 {
-	open_tables(true, HX_WX_FORCE);
-	HX_BAIL();
-	struct hx_va va = hx_va(UVA);
 	uint64_t pa_end = UINT64_C(1) << hx_hal_geometry.pa_bits;
 	const struct {
 		uint64_t pa, bytes, flags;
@@ -302,6 +299,15 @@ HX_TEST(frames_and_flags_are_checked)
 			      hx_map(&user, va, hx_pa(bad[i].pa), bad[i].bytes, bad[i].flags),
 			      bad[i].status);
 	}
+}
+
+HX_TEST(frames_and_flags_are_checked)
+{
+	open_tables(true, HX_WX_FORCE);
+	HX_BAIL();
+	struct hx_va va = hx_va(UVA);
+	uint64_t pa_end = UINT64_C(1) << hx_hal_geometry.pa_bits;
+	check_bad_maps(va);
 	WORLD_REFUSED(&user, hx_map(&user, hx_va(UVA + PAGE), hx_pa(PA), L1, URW | HX_MAP_LEVEL_1),
 		      HX_INVALID_ALIGNMENT);
 	if (has_level(2)) {
@@ -1838,6 +1844,156 @@ HX_TEST(random_calls_with_break_before_make_match_a_model)
 	hx_hal_geometry.features = features;
 }
 
+/* ---- One page straight away ---- */
+
+static uint64_t locks_of(const struct hx_pagetable *t)
+{
+	return hx_pagetable_counters(t).locks;
+}
+
+/* Two pages at @va, and the leaf table is known to the next call. */
+static void make_known(struct hx_pagetable *t, uintptr_t va, uint64_t flags)
+{
+	HX_CHECK_STATUS(hx_map(t, hx_va(va), hx_pa(PA), PAGE, flags), HX_OK);
+	HX_CHECK_STATUS(hx_map(t, hx_va(va + PAGE), hx_pa(PA + PAGE), PAGE, flags), HX_OK);
+}
+
+static void check_straight(struct hx_pagetable *t, uintptr_t va, uint64_t flags, bool told)
+{
+	make_known(t, va, flags);
+	const uint64_t tables = hx_pagetable_counters(t).tables;
+	const struct hx_va at = hx_va(va + 2 * PAGE);
+	uint64_t locks = locks_of(t);
+	/* W^X is applied here as elsewhere. */
+	HX_CHECK_STATUS(hx_map(t, at, hx_pa(PA + L1), PAGE, flags & ~HX_PAGE_NO_EXECUTE), HX_OK);
+	HX_CHECK_EQUAL(locks_of(t), ++locks);
+	check_leaf(t, at.v, PA + L1, 0);
+	HX_CHECK_EQUAL(hx_translate(t, at).flags &
+			       ~(HX_PAGE_GLOBAL | HX_PAGE_ACCESSED | HX_PAGE_DIRTY),
+		       flags);
+	/* What is not usual is refused as elsewhere, and the table stays known. */
+	WORLD_REFUSED(t, hx_map(t, at, hx_pa(PA), PAGE, flags), HX_ALREADY_MAPPED);
+	WORLD_REFUSED(t, hx_unmap(t, hx_va(va + 3 * PAGE), PAGE, NULL, NULL), HX_NOT_MAPPED);
+	HX_CHECK_STATUS(hx_unmap_sparse(t, hx_va(va + 3 * PAGE), PAGE, NULL, NULL), HX_OK);
+	locks = locks_of(t);
+	struct released seen = none_released;
+	HX_CHECK_STATUS(hx_unmap(t, at, PAGE, told ? note_release : NULL, &seen), HX_OK);
+	HX_CHECK_EQUAL(locks_of(t), ++locks);
+	HX_CHECK_EQUAL(seen.count, told ? 1u : 0u);
+	if (told) {
+		HX_CHECK(seen.next == at.v + PAGE && seen.bytes == PAGE && seen.pa_sum == PA + L1);
+		HX_CHECK_EQUAL(seen.flags_or & ~HX_PAGE_DIRTY,
+			       flags & (HX_PAGE_PRESENT | HX_PAGE_WRITABLE | HX_PAGE_USER));
+	}
+	check_absent(t, at.v);
+	HX_CHECK_EQUAL(hx_pagetable_counters(t).tables, tables);
+	HX_CHECK_STATUS(hx_unmap(t, hx_va(va), 2 * PAGE, NULL, NULL), HX_OK);
+}
+
+HX_TEST(one_page_beside_another_is_done_straight_away)
+{
+	open_tables(true, HX_WX_FORCE);
+	HX_BAIL();
+	for (unsigned told = 0; told < 2; told++) {
+		check_straight(&user, UVA, URW, told);
+		check_straight(&kernel, kva(), RW, told);
+		/* Behind the last entry comes another table's first, and before the first none. */
+		check_straight(&user, UVA + (uintptr_t)(L1 - 4 * PAGE), URW, told);
+	}
+	make_known(&user, UVA, URW);
+	check_bad_maps(hx_va(UVA + 2 * PAGE));
+	HX_CHECK_STATUS(hx_map(NULL, hx_va(UVA), hx_pa(PA), PAGE, URW), HX_NOT_INITIALIZED);
+	HX_CHECK_STATUS(hx_unmap(NULL, hx_va(UVA), PAGE, NULL, NULL), HX_NOT_INITIALIZED);
+	WORLD_REFUSED(&user, hx_unmap(&user, hx_va(UVA + 1), PAGE, NULL, NULL),
+		      HX_INVALID_ALIGNMENT);
+	WORLD_REFUSED(&user, hx_unmap(&user, hx_va(kva()), PAGE, NULL, NULL), HX_INVALID_ADDRESS);
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), 2 * PAGE, NULL, NULL), HX_OK);
+	close_tables();
+}
+
+HX_TEST(one_page_without_a_neighbour_takes_its_table_along)
+{
+	open_tables(true, HX_WX_FORCE);
+	HX_BAIL();
+	const unsigned last = (1u << hx_hal_geometry.bits[0]) - 1;
+	const uintptr_t end = UVA + last * (uintptr_t)PAGE;
+	make_known(&user, UVA, URW);
+	const uint64_t tables = hx_pagetable_counters(&user).tables;
+	HX_CHECK_STATUS(hx_map(&user, hx_va(end), hx_pa(PA), PAGE, URW), HX_OK);
+	/* One that is far away keeps the table as well. */
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), PAGE, NULL, NULL), HX_OK);
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA + PAGE), PAGE, NULL, NULL), HX_OK);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, tables);
+	check_leaf(&user, end, PA, 0);
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(end), PAGE, NULL, NULL), HX_OK);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
+	/* A hidden page is told as others are. */
+	struct hx_pagetable_config c = config();
+	c.kernel = &kernel;
+	struct hx_pagetable small;
+	HX_REQUIRE_STATUS(hx_pagetable_init(&small, (c.huge = false, &c)), HX_OK);
+	make_known(&small, UVA, URW);
+	HX_CHECK_STATUS(hx_update_flags(&small, hx_va(UVA), PAGE, 0), HX_OK);
+	struct released seen = none_released;
+	HX_CHECK_STATUS(hx_unmap(&small, hx_va(UVA), PAGE, note_release, &seen), HX_OK);
+	HX_CHECK(seen.count == 1 && seen.pa_sum == PA);
+	HX_CHECK_STATUS(hx_unmap(&small, hx_va(UVA + PAGE), PAGE, NULL, NULL), HX_OK);
+	HX_CHECK_STATUS(hx_pagetable_destroy(&small), HX_OK);
+	close_tables();
+}
+
+HX_TEST(a_leaf_table_that_has_gone_is_not_known)
+{
+	open_tables(true, HX_WX_FORCE);
+	HX_BAIL();
+	const uintptr_t table = (uintptr_t)1 << world_shift(1), same = UVA + 32 * table;
+	const struct hx_va at = hx_va(UVA + 2 * PAGE);
+	/* Freed with what was in it; with all of what lies above it. */
+	const uint64_t bytes[] = {2 * PAGE, L1, 2 * L1, L2};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(bytes); i++) {
+		make_known(&user, UVA, URW);
+		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), bytes[i], NULL, NULL), HX_OK);
+		HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
+		HX_CHECK_STATUS(hx_map(&user, at, hx_pa(PA), PAGE, URW), HX_OK);
+		check_leaf(&user, at.v, PA, 0);
+		HX_CHECK_STATUS(hx_unmap(&user, at, PAGE, NULL, NULL), HX_OK);
+	}
+	/* Folded into a leaf: there is no table to map in, and a page is cut out by a split. */
+	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(PA), table, URW | HX_MAP_NO_HUGE), HX_OK);
+	HX_CHECK_STATUS(hx_unmap(&user, at, PAGE, NULL, NULL), HX_OK);
+	HX_CHECK_STATUS(hx_map(&user, at, hx_pa(PA + 2 * PAGE), PAGE, URW), HX_OK);
+	HX_CHECK_STATUS(hx_fold(&user, hx_va(UVA), table), HX_OK);
+	check_leaf(&user, at.v, PA + 2 * PAGE, 1);
+	WORLD_REFUSED(&user, hx_map(&user, at, hx_pa(PA), PAGE, URW), HX_ALREADY_MAPPED);
+	HX_CHECK_STATUS(hx_unmap(&user, at, PAGE, NULL, NULL), HX_OK);
+	check_absent(&user, at.v);
+	check_leaf(&user, at.v + PAGE, PA + 3 * PAGE, 0);
+	HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), table, NULL, NULL), HX_OK);
+	/* Two tables of one stripe, in turn. */
+	make_known(&user, UVA, URW);
+	make_known(&user, same, URW);
+	for (unsigned i = 0; i < 4; i++) {
+		struct hx_va va = hx_va((i % 2 ? same : UVA) + (2 + i) * PAGE);
+		HX_CHECK_STATUS(hx_map(&user, va, hx_pa(PA + i * PAGE), PAGE, URW), HX_OK);
+		check_leaf(&user, va.v, PA + i * PAGE, 0);
+		check_absent(&user, (i % 2 ? UVA : same) + (2 + i) * PAGE);
+	}
+	HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), 33 * table, NULL, NULL), HX_OK);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
+	/* With the whole. */
+	make_known(&user, UVA, URW);
+	HX_CHECK_STATUS(hx_pagetable_destroy(&user), HX_OK);
+	HX_CHECK_STATUS(hx_map(&user, at, hx_pa(PA), PAGE, URW), HX_NOT_INITIALIZED);
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), PAGE, NULL, NULL), HX_NOT_INITIALIZED);
+	struct hx_pagetable_config c = config();
+	c.kernel = &kernel;
+	HX_REQUIRE_STATUS(hx_pagetable_init(&user, &c), HX_OK);
+	HX_CHECK_STATUS(hx_map(&user, at, hx_pa(PA), PAGE, URW), HX_OK);
+	check_leaf(&user, at.v, PA, 0);
+	HX_CHECK_STATUS(hx_unmap(&user, at, PAGE, NULL, NULL), HX_OK);
+	close_tables();
+}
+
 HX_SUITE(mapper, HX_CASE(init_checks_its_arguments),
 	 HX_CASE(init_refuses_a_geometry_that_it_cannot_walk), HX_CASE(destroy_frees_every_table),
 	 HX_CASE(ranges_are_checked), HX_CASE(frames_and_flags_are_checked),
@@ -1854,6 +2010,9 @@ HX_SUITE(mapper, HX_CASE(init_checks_its_arguments),
 	 HX_CASE(a_machine_without_accessed_and_dirty), HX_CASE(sealed_root_entries_are_fixed),
 	 HX_CASE(tables_are_tagged), HX_CASE(the_validator_sees_damage),
 	 HX_CASE(translate_says_where_the_walk_ended), HX_CASE(flushes_are_counted_and_few),
+	 HX_CASE(one_page_beside_another_is_done_straight_away),
+	 HX_CASE(one_page_without_a_neighbour_takes_its_table_along),
+	 HX_CASE(a_leaf_table_that_has_gone_is_not_known),
 	 HX_CASE(random_calls_on_pages_match_a_model),
 	 HX_CASE(random_calls_without_huge_leaves_match_a_model),
 	 HX_CASE(random_calls_on_2_mib_match_a_model),

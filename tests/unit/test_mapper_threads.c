@@ -1164,6 +1164,46 @@ HX_TEST(what_is_cached_is_kept_across_loads)
 	close_machine();
 }
 
+/* The same by the straight way of one page: one lock, and no flush that is not needed. */
+HX_TEST(one_page_is_forgotten_by_whoever_has_it)
+{
+	open_machine(&(struct hx_sim_config){.asid_bits = 8}, 0);
+	HX_BAIL();
+	open_spaces(2);
+	HX_BAIL();
+	struct hx_pagetable *a = &spaces[0], *b = &spaces[1];
+	HX_CHECK_STATUS(hx_map(a, hx_va(UVA), hx_pa(DATA_PA), 8 * PAGE, URW), HX_OK);
+	hx_hal_user_access(true);
+	hx_pagetable_load(a, &kernel);
+	for (unsigned i = 0; i < 8; i++) {
+		HX_CHECK(readable(UVA + i * PAGE));
+	}
+	/* The first call walks down, the next ones need not. */
+	HX_CHECK_STATUS(hx_update_flags(a, hx_va(UVA), PAGE, URO), HX_OK);
+	uint64_t locks = hx_pagetable_counters(a).locks;
+	uint64_t flushes = hx_pagetable_counters(a).local_flushes;
+	HX_CHECK_STATUS(hx_unmap(a, hx_va(UVA + PAGE), PAGE, audit_release, NULL), HX_OK);
+	HX_CHECK_STATUS(hx_unmap(a, hx_va(UVA + 2 * PAGE), PAGE, NULL, NULL), HX_OK);
+	HX_CHECK(!readable(UVA + PAGE) && !readable(UVA + 2 * PAGE));
+	HX_CHECK_EQUAL(hx_pagetable_counters(a).local_flushes, flushes + 2);
+	/* Away: the first one marks this CPU, the second finds it marked. */
+	hx_pagetable_load(b, a);
+	HX_CHECK_STATUS(hx_unmap(a, hx_va(UVA + 3 * PAGE), PAGE, NULL, NULL), HX_OK);
+	HX_CHECK(hx_cpus_has(a->stale, hx_hal_cpu_id()));
+	HX_CHECK_STATUS(hx_unmap(a, hx_va(UVA + 4 * PAGE), PAGE, audit_release, NULL), HX_OK);
+	HX_CHECK_STATUS(hx_map(a, hx_va(UVA + 4 * PAGE), hx_pa(DATA_PA + L1), PAGE, URW), HX_OK);
+	HX_CHECK_EQUAL(hx_pagetable_counters(a).local_flushes, flushes + 2);
+	HX_CHECK_EQUAL(hx_pagetable_counters(a).locks, locks + 5);
+	hx_pagetable_load(a, b);
+	HX_CHECK(!readable(UVA + 3 * PAGE) && readable(UVA + 4 * PAGE) && readable(UVA + 5 * PAGE));
+	HX_CHECK_EQUAL(hx_pagetable_counters(a).broadcasts, 0);
+	hx_pagetable_load(&kernel, a);
+	HX_CHECK_STATUS(hx_unmap_sparse(a, hx_va(UVA), 8 * PAGE, NULL, NULL), HX_OK);
+	close_spaces(2);
+	HX_CHECK_EQUAL(stale_uses, 0);
+	close_machine();
+}
+
 /*
  * Few identifiers, more tables, and CPUs that one thread plays in turn: each table
  * maps one page to a frame of its own, which changes now and then. Whatever a CPU
@@ -1252,6 +1292,7 @@ HX_SUITE(mapper_threads, HX_CASE(marks_that_appear_while_a_table_is_folded_stay)
 	 HX_CASE(disjoint_ranges_take_different_locks),
 	 HX_CASE(neighbours_change_one_table_at_the_same_time),
 	 HX_CASE(what_is_cached_is_kept_across_loads),
+	 HX_CASE(one_page_is_forgotten_by_whoever_has_it),
 	 HX_CASE(generations_of_identifiers_begin_again),
 	 HX_CASE(cpus_are_asked_once_and_only_if_they_run_the_table),
 	 HX_CASE(a_machine_that_broadcasts_sends_no_interrupts),

@@ -78,8 +78,8 @@ struct hx_pagetable {
 	bool huge;    /* leaves above level 0 are allowed */
 	uint64_t asid_token; /* its address-space identifier (memory/mapper/asid.c); atomic */
 	/**
-	 * CPUs on which it is loaded; of the kernel's table: on which it, or one
-	 * that shares its half, is loaded. Atomic, as are the two below.
+	 * CPUs on which it is loaded, lazily or not (hx_pagetable_load()); of the kernel's
+	 * table: on which it, or one that shares its half, is. Atomic, as are the two below.
 	 */
 	struct hx_cpus active;
 	struct hx_cpus cached; /* may have entries of it, loaded or not */
@@ -115,7 +115,7 @@ HX_NODISCARD hx_status hx_pagetable_init(struct hx_pagetable *t,
  * Free every table of the half that it owns; mappings are dropped, data frames
  * are not touched. Nothing else may use it any more; a kernel table must have
  * outlived all that share it.
- * @return BUSY while it is loaded on a CPU, NOT_INITIALIZED
+ * @return BUSY while a CPU runs it (hx_pagetable_is_loaded()), NOT_INITIALIZED
  */
 HX_NODISCARD hx_status hx_pagetable_destroy(struct hx_pagetable *t);
 
@@ -149,12 +149,26 @@ void hx_pagetable_seal(struct hx_pagetable *t);
 
 /**
  * Load it on this CPU; @p previous is the table that was loaded here, NULL for a
- * foreign one (firmware's, the boot code's). Where the machine has address-space
- * identifiers, what the CPU has cached of either is kept as far as it is right. Until a CPU has loaded another table
+ * foreign one (firmware's, the boot code's). Until a CPU has loaded another table
  * it takes part in every shootdown, so it must be able to serve interrupts.
+ *
+ * Where the machine has address-space identifiers, what the CPU has cached of either is
+ * kept as far as it is right. Where it has none, a CPU that loads the kernel's table after
+ * a user's that shares its half becomes lazy: the user's stays in place, and to load it
+ * again costs nothing. The first shootdown of the user's table, or the end of it, is
+ * the last that the lazy CPU takes part in. Kernel code must not touch user
+ * addresses while the kernel's table is loaded: they may be there, or not.
+ * The kernel's table loaded a second time, with itself as @p previous, ends the laziness:
+ * so does a CPU that is to be turned off, or to sleep too deeply to be woken for it.
  * Context: any
  */
 void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous);
+
+/**
+ * Does any CPU run it? Lazy ones are first made to leave it, and waited for.
+ * Context: as hx_tlb_shootdown()
+ */
+HX_NODISCARD bool hx_pagetable_is_loaded(struct hx_pagetable *t);
 
 /** Forget one page on this CPU, and that it, or a table above it, was absent. */
 void hx_pagetable_forget_page(struct hx_va va);

@@ -650,10 +650,7 @@ static void wander(void *argument)
 		(void)hx_sim_access(&r, &fault);
 		hx_hal_relax();
 	}
-	hx_pagetable_load(&tables[0], &tables[1]);
-	unsigned long irq = hx_hal_irq_save();
-	__atomic_fetch_and(&tables[0].active.bits, ~hx_cpus_of(me).bits, __ATOMIC_SEQ_CST);
-	hx_hal_irq_restore(irq);
+	world_leave(&tables[0], &tables[1]);
 	__atomic_fetch_sub(&running, 1, __ATOMIC_ACQ_REL);
 }
 

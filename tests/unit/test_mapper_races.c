@@ -657,9 +657,9 @@ HX_TEST(a_lazy_cpu_answers_by_what_it_has_become)
 {
 	const struct {
 		void (*act)(void);
-		bool lazy;             /* when it is found in `active` */
+		bool lazy; /* when it is found in `active` */
 		struct hx_pagetable *runs;
-		bool active;           /* after it has answered */
+		bool active;             /* after it has answered */
 		unsigned roots, flushes; /* by then, with its own loads */
 	} cases[] = {
 		{stay, true, &kernel, false, 1, 0},
@@ -726,17 +726,19 @@ HX_TEST(a_cpu_becomes_lazy_while_its_table_ends)
 	uint64_t free = world_free_count();
 	HX_CHECK_STATUS(hx_pagetable_destroy(user), HX_OK);
 	HX_CHECK_EQUAL(world_free_count(), free + 1);
-	HX_REQUIRE_STATUS(hx_pagetable_init(user, &(struct hx_pagetable_config){
-							  .frames = &world_frames,
-							  .kernel = &kernel,
-						  }),
+	HX_REQUIRE_STATUS(hx_pagetable_init(user,
+					    &(struct hx_pagetable_config){
+						    .frames = &world_frames,
+						    .kernel = &kernel,
+					    }),
 			  HX_OK);
 	close_machine();
 }
 
 HX_SUITE(mapper_races, HX_CASE(a_lazy_cpu_answers_by_what_it_has_become),
 	 HX_CASE(a_cpu_becomes_lazy_while_pages_are_unmapped),
-	 HX_CASE(a_cpu_becomes_lazy_while_its_table_ends), HX_CASE(tables_that_two_calls_empty_are_freed),
+	 HX_CASE(a_cpu_becomes_lazy_while_its_table_ends),
+	 HX_CASE(tables_that_two_calls_empty_are_freed),
 	 HX_CASE(pruned_tables_are_retired_for_every_reader),
 	 HX_CASE(a_table_is_filled_while_another_call_empties_it),
 	 HX_CASE(two_calls_link_one_table), HX_CASE(an_entry_changes_under_its_locks),

@@ -283,7 +283,7 @@ uint16_t hx_asid_of(const struct hx_pagetable *t);
 /* The one that this CPU runs under. */
 uint16_t hx_loaded_asid(void);
 
-/* Those of @p among that were lazy on @t (load.c) at some moment of the look. */
+/* Those of @p among that are lazy on @t (load.c), or were just now; NULL: none. */
 struct hx_cpus hx_lazy_on(const struct hx_pagetable *t, struct hx_cpus among);
 /* This CPU, if it is lazy on @t, forgets @t and loads what it runs. @return was it? */
 bool hx_lazy_leave(const struct hx_pagetable *t);

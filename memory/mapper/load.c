@@ -26,15 +26,17 @@
  * takes its bit away and answers. It is asked once a stay, by an interrupt even where
  * invalidations are broadcast, which would reach it each time and never make it leave.
  *
- * Coming and going as lazy changes only `runs`, with interrupts off, so an initiator finds
- * a CPU with its bit in `active` that answers from its interrupt by what it is then: lazy,
- * it leaves; back on U, it invalidates; on another table, both have been done by the load.
- * That others look at `runs` and `walks`, too, only chooses how they ask. Who ends U has
- * seen its last CPU go lazy before, or U is still in use (hx_pagetable_is_loaded()).
+ * To become lazy and to come back changes only `runs`, with interrupts off. So, whenever an
+ * initiator looks at `active`, the bit of a lazy CPU is there, and the CPU answers later by
+ * what it is then: lazy, it leaves; back on U, it invalidates; on another table, its load
+ * has forgotten all of U. A second initiator finds it in the same state, or without its
+ * bit. That they look at `runs` and `walks`, too, only chooses how they ask, so these need
+ * no order. Nor does the end of U: whose CPUs have all left U, or become lazy, before, sees
+ * so and has the lazy ones leave; another one that leaves just then makes it BUSY.
  *
- * Source: lazy TLB mode of Linux before 4.20 (leave_mm()). Later ones ask a lazy CPU only
- * when tables are freed; then it holds translations of freed data frames, which a processor
- * that runs ahead, with the wrong memory type, or a stray access may use.
+ * Source: the lazy TLB mode of Linux before 4.20. Since then Linux asks lazy CPUs only when
+ * tables are freed. They hold translations of freed data frames then, which they may use
+ * when they run ahead, with a memory type that is no longer right, or by a stray access.
  */
 #include "internal.h"
 
@@ -136,9 +138,9 @@ void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous)
 		hx_hal_irq_restore(irq);
 		return;
 	}
-	if (previous && loaded[cpu].runs != loaded[cpu].walks) {
+	if (previous) { /* a lazy CPU leaves another table than it runs */
 		previous = loaded[cpu].walks;
-		note(&loaded[cpu].runs, previous); /* lazy no more: it can not answer now */
+		note(&loaded[cpu].runs, previous); /* who asks need not wait for it to leave */
 	}
 	struct hx_cpus me = hx_cpus_of(cpu);
 	struct hx_pagetable *kernel = kernel_of(t);

@@ -40,11 +40,12 @@ static struct mailbox mailboxes[HX_CPUS_MAX];
 
 /*
  * A CPU that has left the user table meanwhile may still have its entries, but
- * cannot use them before it loads the table again: then it forgets them.
+ * cannot use them before it loads the table again: then it forgets them. One that
+ * is lazy forgets them now, and is not asked again (load.c).
  */
 static void serve(const struct mailbox *m, unsigned me)
 {
-	if (m->table && hx_lazy_leave(m->table)) {
+	if (hx_lazy_leave(m->table)) {
 		return;
 	}
 	if (m->table && !m->table->kernel && m->ranges[0].asid != hx_loaded_asid()) {
@@ -96,8 +97,8 @@ static unsigned shootdown(const struct hx_tlb_range *ranges, unsigned n, struct 
 	unsigned long irq = hx_hal_irq_save();
 	unsigned me = hx_hal_cpu_id();
 	struct hx_cpus others = {cpus.bits & ~hx_cpus_of(me).bits};
-	/* Those that are lazy are to leave, the others only to invalidate. */
-	struct hx_cpus asked = t ? hx_lazy_on(t, others) : (struct hx_cpus){0};
+	/* Lazy ones are interrupted, whatever the machine can do: they are to leave. */
+	struct hx_cpus asked = hx_lazy_on(t, others);
 	struct hx_cpus busy = {others.bits & ~asked.bits};
 	if (busy.bits != 0 && !hx_hal_tlb_broadcast(ranges, n, busy)) {
 		asked = others;
@@ -109,7 +110,7 @@ static unsigned shootdown(const struct hx_tlb_range *ranges, unsigned n, struct 
 		ask(&mailboxes[me], me, ranges, n, asked, t);
 		count(&counters->ipis, hx_popcount64(asked.bits));
 	}
-	if (hx_cpus_has(cpus, me) && !(t && hx_lazy_leave(t))) {
+	if (hx_cpus_has(cpus, me) && !hx_lazy_leave(t)) {
 		hx_hal_tlb_local(ranges, n);
 		count(&counters->local_flushes, 1);
 	}

@@ -123,9 +123,10 @@ struct hx_cpus hx_lazy_on(const struct hx_pagetable *t, struct hx_cpus among)
 bool hx_lazy_leave(const struct hx_pagetable *t)
 {
 	unsigned cpu = hx_hal_cpu_id();
-	bool lazy = hx_lazy_on(t, hx_cpus_of(cpu)).bits != 0;
+	struct hx_pagetable *runs = loaded[cpu].runs;
+	bool lazy = runs && hx_lazy_on(t, hx_cpus_of(cpu)).bits != 0;
 	if (lazy) {
-		hx_pagetable_load(loaded[cpu].runs, loaded[cpu].runs);
+		hx_pagetable_load(runs, runs);
 	}
 	return lazy;
 }

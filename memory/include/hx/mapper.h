@@ -114,7 +114,7 @@ HX_NODISCARD hx_status hx_pagetable_init(struct hx_pagetable *t,
 /**
  * Free every table of the half that it owns; mappings are dropped, data frames
  * are not touched. Nothing else may use it any more; a kernel table must have
- * outlived all that share it.
+ * outlived all that share it. Waits for CPUs that are lazy on it.
  * @return BUSY while a CPU runs it (hx_pagetable_is_loaded()), NOT_INITIALIZED
  */
 HX_NODISCARD hx_status hx_pagetable_destroy(struct hx_pagetable *t);
@@ -154,12 +154,12 @@ void hx_pagetable_seal(struct hx_pagetable *t);
  *
  * Where the machine has address-space identifiers, what the CPU has cached of either is
  * kept as far as it is right. Where it has none, a CPU that loads the kernel's table after
- * a user's that shares its half becomes lazy: the user's stays in place, and to load it
- * again costs nothing. The first shootdown of the user's table, or the end of it, is
- * the last that the lazy CPU takes part in. Kernel code must not touch user
- * addresses while the kernel's table is loaded: they may be there, or not.
- * The kernel's table loaded a second time, with itself as @p previous, ends the laziness:
- * so does a CPU that is to be turned off, or to sleep too deeply to be woken for it.
+ * a user's that shares its half becomes lazy: the user's root stays in place, and loading
+ * that table again costs nothing. The next shootdown of that table, or the end of it
+ * (hx_pagetable_is_loaded()), interrupts the CPU once more, and makes it leave. While the
+ * kernel's table is loaded, kernel code must not touch user addresses: anything, or
+ * nothing, is there. The kernel's table loaded over itself makes the CPU leave at once, as
+ * it must before it is turned off or sleeps too deeply to answer.
  * Context: any
  */
 void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous);

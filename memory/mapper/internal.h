@@ -380,6 +380,11 @@ static inline uint16_t hx_asid_of(const struct hx_pagetable *t)
 /* The one that this CPU runs under. */
 uint16_t hx_loaded_asid(void);
 
+/* Those of @p among that are lazy on @t (load.c), or were just now; NULL: none. */
+struct hx_cpus hx_lazy_on(const struct hx_pagetable *t, struct hx_cpus among);
+/* This CPU, if it is lazy on @t, forgets @t and loads what it runs. @return was it? */
+bool hx_lazy_leave(const struct hx_pagetable *t);
+
 /* Invalidate everything on this CPU alone, GLOBAL entries too; counted for @t. */
 void hx_flush_this_cpu(struct hx_pagetable *t);
 

@@ -40,10 +40,14 @@ static struct mailbox mailboxes[HX_CPUS_MAX];
 
 /*
  * A CPU that has left the user table meanwhile may still have its entries, but
- * cannot use them before it loads the table again: then it forgets them.
+ * cannot use them before it loads the table again: then it forgets them. One that
+ * is lazy forgets them now, and is not asked again (load.c).
  */
 static void serve(const struct mailbox *m, unsigned me)
 {
+	if (hx_lazy_leave(m->table)) {
+		return;
+	}
 	if (m->table && !m->table->kernel && m->ranges[0].asid != hx_loaded_asid()) {
 		__atomic_fetch_or(&m->table->stale.bits, hx_cpus_of(me).bits, __ATOMIC_SEQ_CST);
 		return;
@@ -93,26 +97,29 @@ static unsigned shootdown(const struct hx_tlb_range *ranges, unsigned n, struct 
 	unsigned long irq = hx_hal_irq_save();
 	unsigned me = hx_hal_cpu_id();
 	struct hx_cpus others = {cpus.bits & ~hx_cpus_of(me).bits};
-	unsigned asked = hx_popcount64(others.bits);
-	bool wait = false;
-	if (asked > 0) {
-		wait = !hx_hal_tlb_broadcast(ranges, n, others);
+	/* Lazy ones are interrupted, whatever the machine can do: they are to leave. */
+	struct hx_cpus asked = hx_lazy_on(t, others);
+	struct hx_cpus busy = {others.bits & ~asked.bits};
+	if (busy.bits != 0 && !hx_hal_tlb_broadcast(ranges, n, busy)) {
+		asked = others;
+	}
+	if (others.bits != 0) {
 		count(&counters->broadcasts, 1);
 	}
-	if (wait) {
-		ask(&mailboxes[me], me, ranges, n, others, t);
-		count(&counters->ipis, asked);
+	if (asked.bits != 0) {
+		ask(&mailboxes[me], me, ranges, n, asked, t);
+		count(&counters->ipis, hx_popcount64(asked.bits));
 	}
-	if (hx_cpus_has(cpus, me)) {
+	if (hx_cpus_has(cpus, me) && !hx_lazy_leave(t)) {
 		hx_hal_tlb_local(ranges, n);
 		count(&counters->local_flushes, 1);
 	}
-	while (wait && __atomic_load_n(&mailboxes[me].waiting, __ATOMIC_ACQUIRE) != 0) {
+	while (asked.bits != 0 && __atomic_load_n(&mailboxes[me].waiting, __ATOMIC_ACQUIRE) != 0) {
 		hx_upcall_tlb_ipi();
 		hx_hal_relax();
 	}
 	hx_hal_irq_restore(irq);
-	return asked;
+	return hx_popcount64(others.bits);
 }
 
 unsigned hx_tlb_shootdown(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus)
@@ -219,6 +226,20 @@ void hx_flush_table(struct hx_pagetable *t)
 	struct hx_cpus cpus = who_may_have(t);
 	struct hx_tlb_range r = everything(t);
 	(void)shootdown(&r, 1, cpus, t, &t->stripes[0]);
+}
+
+bool hx_pagetable_is_loaded(struct hx_pagetable *t)
+{
+	if (!t || !t->frames) {
+		return false;
+	}
+	struct hx_cpus active = {__atomic_load_n(&t->active.bits, __ATOMIC_SEQ_CST)};
+	struct hx_cpus lazy = hx_lazy_on(t, active);
+	if (lazy.bits != 0) {
+		struct hx_tlb_range r = everything(t);
+		(void)shootdown(&r, 1, lazy, t, &t->stripes[0]);
+	}
+	return __atomic_load_n(&t->active.bits, __ATOMIC_SEQ_CST) != 0;
 }
 
 void hx_flush_this_cpu(struct hx_pagetable *t)

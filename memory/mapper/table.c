@@ -217,7 +217,7 @@ hx_status hx_pagetable_destroy(struct hx_pagetable *t)
 	}
 	struct hx_cursor c;
 	hx_cursor_open(&c, t, 0, UINTPTR_MAX);
-	bool busy = __atomic_load_n(&t->active.bits, __ATOMIC_SEQ_CST) != 0;
+	bool busy = hx_pagetable_is_loaded(t);
 	if (!busy) {
 		/*
 		 * Nobody to flush: every CPU that had it loaded has forgotten it since, or

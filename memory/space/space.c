@@ -137,7 +137,7 @@ hx_status hx_space_destroy(struct hx_space *s)
 	}
 	hx_status status = HX_BUSY;
 	unsigned long irq = hx_lock_acquire(&s->lock);
-	if (__atomic_load_n(&s->table.active.bits, __ATOMIC_ACQUIRE) == 0) {
+	if (!hx_pagetable_is_loaded(&s->table)) {
 		release_all(s);
 		status = HX_OK;
 	}

@@ -55,6 +55,8 @@
 	X(global_pages_have_no_identifier)                                                         \
 	X(a_shootdown_meets_a_switch)                                                              \
 	X(a_cpu_that_was_away_knows_nothing_old)                                                   \
+	X(a_cpu_that_is_away_sees_the_kernel_half_change)                                          \
+	X(a_table_ends_when_cpus_have_left_it)                                                     \
 	X(a_map_without_tables_changes_nothing)                                                    \
 	X(a_split_without_tables_changes_nothing)                                                  \
 	X(tables_come_back)                                                                        \

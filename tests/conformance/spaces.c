@@ -324,8 +324,10 @@ HX_CONFORMANCE(a_shootdown_meets_a_switch)
 	give_block(page);
 }
 
-/* A CPU that has left for the kernel's table is not asked; when it is back it must not
- * know what changed meanwhile. */
+/*
+ * A CPU has left for the kernel's table. Where it is lazy it is asked once, else not at
+ * all; when it is back it must not know what changed meanwhile.
+ */
 HX_CONFORMANCE(a_cpu_that_was_away_knows_nothing_old)
 {
 	if (one_cpu()) {
@@ -354,4 +356,118 @@ HX_CONFORMANCE(a_cpu_that_was_away_knows_nothing_old)
 	close_table();
 	give_block(one);
 	give_block(two);
+}
+
+static void give_kernel_page(struct block b)
+{
+	HX_REQUIRE_STATUS(hx_map(hx_test_machine()->kernel_table, hx_test_system()->dynamic_base,
+				 block_pa(b), PAGE, HX_PAGE_KERNEL_WRITE | HX_PAGE_NO_EXECUTE),
+			  HX_OK);
+}
+
+static void take_kernel_page(void)
+{
+	HX_CHECK_STATUS(hx_unmap(hx_test_machine()->kernel_table, hx_test_system()->dynamic_base,
+				 PAGE, NULL, NULL),
+			HX_OK);
+}
+
+static uint64_t read_kernel_page(unsigned cpu)
+{
+	struct remote r = {.va = hx_test_system()->dynamic_base.v};
+	on_cpu(cpu, remote_kernel_read, &r);
+	return r.faulted ? FAULT_VALUE : r.value;
+}
+
+/* The kernel half changes, with and without flushes of the table that the CPU has left. */
+HX_CONFORMANCE(a_cpu_that_is_away_sees_the_kernel_half_change)
+{
+	if (one_cpu()) {
+		return;
+	}
+	open_table();
+	HX_BAIL();
+	struct block page = page_with(1), one = page_with(2), two = page_with(3);
+	for (unsigned round = 0; round < 2; round++) {
+		HX_REQUIRE_STATUS(map(HERE, page, RW), HX_OK);
+		on_cpu(1, remote_load, NULL);
+		HX_CHECK_EQUAL(read_on(1, HERE), 1);
+		on_cpu(1, remote_unload, NULL);
+		if (round > 0) { /* it leaves for good */
+			HX_CHECK_STATUS(protect(HERE, PAGE, RO), HX_OK);
+		}
+		HX_CHECK_EQUAL(read_kernel_page(1), FAULT_VALUE);
+		give_kernel_page(one);
+		HX_CHECK_EQUAL(read_kernel_page(1), 2);
+		take_kernel_page();
+		HX_CHECK_EQUAL(read_kernel_page(1), FAULT_VALUE);
+		give_kernel_page(two);
+		HX_CHECK_EQUAL(read_kernel_page(1), 3);
+		on_cpu(1, remote_load, NULL);
+		HX_CHECK_EQUAL(read_kernel_page(1), 3);
+		HX_CHECK_EQUAL(read_on(1, HERE), 1);
+		HX_CHECK_EQUAL(write_on(1, HERE), round == 0);
+		take_kernel_page();
+		on_cpu(1, remote_unload, NULL);
+		HX_CHECK_STATUS(unmap(HERE, PAGE), HX_OK);
+	}
+	close_table();
+	give_block(page);
+	give_block(one);
+	give_block(two);
+}
+
+enum { TAKEN_MAX = 64 };
+
+/* Take the frame, and those that come before it, and fill them. @return it was to be had */
+static bool fill_frame(struct hx_pfn frame, struct block taken[TAKEN_MAX], unsigned *count)
+{
+	bool found = false;
+	for (*count = 0; *count < TAKEN_MAX && !found && take_block(0, &taken[*count]); ++*count) {
+		hx_memset(word(taken[*count], 0), 0xff, PAGE);
+		found = taken[*count].first.v == frame.v;
+	}
+	return found;
+}
+
+/*
+ * A table ends, and its root is overwritten, while CPUs that ran it last run the kernel's:
+ * none of them may walk through it any more, not even lazily.
+ */
+HX_CONFORMANCE(a_table_ends_when_cpus_have_left_it)
+{
+	static struct block taken[TAKEN_MAX];
+	if (one_cpu()) {
+		return;
+	}
+	struct block page = page_with(1), kernel_page = page_with(2);
+	bool found = true;
+	for (unsigned cpu = 1; cpu < hx_test_machine()->cpus; cpu++) {
+		open_table();
+		HX_BAIL();
+		HX_REQUIRE_STATUS(map(HERE, page, RW), HX_OK);
+		on_cpu(cpu, remote_load, NULL);
+		HX_CHECK_EQUAL(read_on(cpu, HERE), 1);
+		HX_CHECK_STATUS(hx_pagetable_destroy(&table), HX_BUSY);
+		on_cpu(cpu, remote_unload, NULL);
+		struct hx_pfn root = hx_pa_to_pfn(table.root);
+		close_table();
+		unsigned count;
+		found = fill_frame(root, taken, &count) && found;
+		give_kernel_page(kernel_page); /* where no TLB has anything */
+		HX_CHECK_EQUAL(read_kernel_page(cpu), 2);
+		HX_CHECK_EQUAL(
+			attempt(hx_test_system()->dynamic_base.v, HX_ACCESS_READ, false, 0).value,
+			2);
+		HX_CHECK_EQUAL(read_on(cpu, HERE), FAULT_VALUE);
+		take_kernel_page();
+		while (count > 0) {
+			give_block(taken[--count]);
+		}
+	}
+	give_block(page);
+	give_block(kernel_page);
+	if (!found) {
+		hx_test_skip("the root's frame was not to be had again");
+	}
 }

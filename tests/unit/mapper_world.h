@@ -132,6 +132,19 @@ static inline uint64_t world_free_count(void)
 	return hx_frames_free_frames(&world_frames);
 }
 
+/* ---- CPUs ---- */
+
+/* This CPU is lazy on nothing: it may stop answering once it is gone from @kernel, too. */
+static inline void world_leave(struct hx_pagetable *kernel, struct hx_pagetable *previous)
+{
+	unsigned long irq = hx_hal_irq_save();
+	hx_pagetable_load(kernel, previous);
+	hx_pagetable_load(kernel, kernel);
+	__atomic_fetch_and(&kernel->active.bits, ~hx_cpus_of(hx_hal_cpu_id()).bits,
+			   __ATOMIC_SEQ_CST);
+	hx_hal_irq_restore(irq);
+}
+
 /* ---- Released leaves, one by one ---- */
 
 typedef void (*world_leaf_fn)(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,

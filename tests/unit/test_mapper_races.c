@@ -580,7 +580,165 @@ HX_TEST(tables_without_an_identifier_keep_nothing)
 	close_machine();
 }
 
-HX_SUITE(mapper_races, HX_CASE(tables_that_two_calls_empty_are_freed),
+/* ---- Lazy CPUs, which change while they are asked ---- */
+
+/* What CPU 1 does; it runs user's table, or is lazy on it. */
+static void stay(void)
+{
+}
+
+static void go_lazy(void)
+{
+	hx_pagetable_load(&kernel, user);
+}
+
+static void come_back(void)
+{
+	hx_pagetable_load(user, &kernel);
+}
+
+static void go_elsewhere(void)
+{
+	hx_pagetable_load(&spaces[1], &kernel);
+}
+
+static void go_for_good(void)
+{
+	hx_pagetable_load(&kernel, &kernel);
+}
+
+/* ... or what CPU 2 does, which asks it as well. */
+static void ask_it_too(void)
+{
+	hx_sim_play(2);
+	HX_CHECK_STATUS(hx_update_flags(user, hx_va(pva() + PAGE), PAGE, URO), HX_OK);
+}
+
+static void (*cpu_1_acts)(void);
+
+static void act_on_cpu_1(void)
+{
+	hx_sim_play(1);
+	cpu_1_acts();
+	hx_sim_play(0);
+}
+
+/* CPU 1 has cached pages of two leaf tables; one is left in each. */
+static void open_with_lazy(const struct hx_sim_config *c, bool lazy)
+{
+	open_machine(c);
+	HX_BAIL();
+	HX_CHECK_STATUS(hx_map(user, hx_va(pva()), hx_pa(DATA_PA), 2 * PAGE, URW), HX_OK);
+	HX_CHECK_STATUS(map(pva() - PAGE, DATA_PA + 2 * PAGE), HX_OK);
+	hx_sim_play(1);
+	hx_pagetable_load(user, &kernel);
+	HX_CHECK(reads(pva(), DATA_PA) && reads(pva() + PAGE, DATA_PA + PAGE));
+	if (lazy) {
+		hx_pagetable_load(&kernel, user);
+	}
+	hx_sim_play(0);
+}
+
+/* Whatever CPU 1 runs now: back in user's table, the first page is not there. */
+static void check_forgotten(struct hx_pagetable *runs)
+{
+	HX_CHECK_EQUAL(hx_sim_audit(), 0);
+	HX_CHECK(!hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(DATA_PA))));
+	hx_sim_play(1);
+	hx_pagetable_load(user, runs);
+	HX_CHECK(!reads(pva(), DATA_PA));
+	hx_sim_play(0);
+	HX_CHECK_STATUS(hx_unmap_sparse(user, hx_va(pva() - PAGE), 3 * PAGE, NULL, NULL), HX_OK);
+	close_machine();
+}
+
+/* Between the look at CPU 1 and the interrupt. */
+HX_TEST(a_lazy_cpu_answers_by_what_it_has_become)
+{
+	const struct {
+		void (*act)(void);
+		bool lazy; /* when it is found in `active` */
+		struct hx_pagetable *runs;
+		bool active;             /* after it has answered */
+		unsigned roots, flushes; /* by then, with its own loads */
+	} cases[] = {
+		{stay, true, &kernel, false, 1, 0},
+		{come_back, true, user, true, 0, 1},
+		{go_elsewhere, true, &spaces[1], false, 1, 1},
+		{go_for_good, true, &kernel, false, 1, 1},
+		{ask_it_too, true, &kernel, false, 1, 1},
+		{stay, false, user, true, 0, 1},
+		{go_lazy, false, &kernel, false, 1, 0},
+	};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(cases); i++) {
+		open_with_lazy(&(struct hx_sim_config){.broadcast = HX_SIM_OFF}, cases[i].lazy);
+		HX_BAIL();
+		cpu_1_acts = cases[i].act;
+		before_ipi = act_on_cpu_1;
+		struct hx_sim_counters before = hx_sim_counters();
+		HX_CHECK_STATUS(unmap(pva(), PAGE), HX_OK);
+		HX_CHECK(!before_ipi);
+		struct hx_sim_counters now = hx_sim_counters();
+		HX_CHECK_EQUAL(now.root_loads - before.root_loads, cases[i].roots);
+		HX_CHECK_EQUAL(now.local_flushes - before.local_flushes, cases[i].flushes);
+		HX_CHECK_EQUAL(hx_cpus_has(user->active, 1), cases[i].active);
+		check_forgotten(cases[i].runs);
+		HX_BAIL();
+	}
+}
+
+/* At any step of the call, and on a machine that broadcasts. */
+HX_TEST(a_cpu_becomes_lazy_while_pages_are_unmapped)
+{
+	unsigned orders = 0;
+	for (unsigned at = 1; at < STEPS_MAX; at++) {
+		const bool back = at & 1; /* it comes back, or it becomes lazy */
+		open_with_lazy(&broadcasting, back);
+		HX_BAIL();
+		expect((at + 1) / 2, always, back ? come_back : go_lazy);
+		HX_CHECK_STATUS(unmap(pva(), PAGE), HX_OK);
+		hx_sim_on_step(NULL);
+		orders += rival.in;
+		bool moved = rival.in;
+		check_forgotten(moved == back ? user : &kernel);
+		HX_BAIL();
+		if (!moved) {
+			break;
+		}
+	}
+	HX_CHECK(orders >= 4);
+}
+
+/* CPU 2 is lazy and made to leave, meanwhile CPU 1 becomes so: the table has been in use. */
+HX_TEST(a_cpu_becomes_lazy_while_its_table_ends)
+{
+	open_with_lazy(&(struct hx_sim_config){.broadcast = HX_SIM_OFF}, false);
+	HX_BAIL();
+	HX_CHECK_STATUS(unmap(pva() - PAGE, 3 * PAGE), HX_OK);
+	hx_sim_play(2);
+	hx_pagetable_load(user, &kernel);
+	hx_pagetable_load(&kernel, user);
+	hx_sim_play(0);
+	cpu_1_acts = go_lazy;
+	before_ipi = act_on_cpu_1;
+	HX_CHECK_STATUS(hx_pagetable_destroy(user), HX_BUSY);
+	HX_CHECK(!before_ipi && hx_cpus_has(user->active, 1) && !hx_cpus_has(user->active, 2));
+	uint64_t free = world_free_count();
+	HX_CHECK_STATUS(hx_pagetable_destroy(user), HX_OK);
+	HX_CHECK_EQUAL(world_free_count(), free + 1);
+	HX_REQUIRE_STATUS(hx_pagetable_init(user,
+					    &(struct hx_pagetable_config){
+						    .frames = &world_frames,
+						    .kernel = &kernel,
+					    }),
+			  HX_OK);
+	close_machine();
+}
+
+HX_SUITE(mapper_races, HX_CASE(a_lazy_cpu_answers_by_what_it_has_become),
+	 HX_CASE(a_cpu_becomes_lazy_while_pages_are_unmapped),
+	 HX_CASE(a_cpu_becomes_lazy_while_its_table_ends),
+	 HX_CASE(tables_that_two_calls_empty_are_freed),
 	 HX_CASE(pruned_tables_are_retired_for_every_reader),
 	 HX_CASE(a_table_is_filled_while_another_call_empties_it),
 	 HX_CASE(two_calls_link_one_table), HX_CASE(an_entry_changes_under_its_locks),

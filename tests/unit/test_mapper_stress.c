@@ -50,8 +50,9 @@ struct page {
 
 static struct hx_pagetable tables[TABLES];
 static struct page pages[TABLES][PAGES];
-static unsigned loaded[CPUS];   /* table */
-static unsigned recent[TABLES]; /* page where something happened last */
+static unsigned loaded[CPUS];    /* table */
+static unsigned last_user[CPUS]; /* the last that was not the kernel's */
+static unsigned recent[TABLES];  /* page where something happened last */
 static struct hx_random dice;
 static uint64_t first_seed = 1, seed;
 
@@ -60,6 +61,7 @@ static struct {
 	unsigned table, first, end;
 	bool load;
 	unsigned from, to; /* tables of a load */
+	unsigned user;     /* the user's that ran there last: the CPU may be lazy on it */
 } call;
 
 /* What a call of hx_unmap() gave back, against the model. */
@@ -423,9 +425,11 @@ static void load(unsigned cpu, unsigned table)
 	call.load = true;
 	call.from = from;
 	call.to = table;
+	call.user = last_user[cpu];
 	hx_pagetable_load(&tables[table], &tables[from]);
 	call.load = false;
 	loaded[cpu] = table;
+	last_user[cpu] = table != 0 ? table : last_user[cpu];
 }
 
 static void init_table(unsigned table)
@@ -520,8 +524,9 @@ static void step(void)
 			r.va = hx_va(va_of(i & 1 ? call.from : call.to, recent[call.to] + i));
 			(void)hx_sim_access(&r, &fault);
 		}
-		for (unsigned i = 0; i < 3; i++) {
-			operate(other, i & 1 ? call.from : call.to);
+		const unsigned targets[] = {call.to, call.from, call.to, call.user};
+		for (unsigned i = 0; i < HX_ARRAY_LENGTH(targets); i++) {
+			operate(other, targets[i]);
 		}
 	}
 	hx_sim_play(me);
@@ -564,7 +569,7 @@ static void start(uint64_t number)
 		hx_sim_play(i);
 		hx_hal_mmu_init();
 		hx_hal_user_access(true);
-		loaded[i] = i % TABLES; /* not all have run the kernel's table */
+		loaded[i] = last_user[i] = i % TABLES; /* not all have run the kernel's table */
 		hx_pagetable_load(&tables[loaded[i]], NULL);
 	}
 	hx_sim_on_step(step);
@@ -650,10 +655,7 @@ static void wander(void *argument)
 		(void)hx_sim_access(&r, &fault);
 		hx_hal_relax();
 	}
-	hx_pagetable_load(&tables[0], &tables[1]);
-	unsigned long irq = hx_hal_irq_save();
-	__atomic_fetch_and(&tables[0].active.bits, ~hx_cpus_of(me).bits, __ATOMIC_SEQ_CST);
-	hx_hal_irq_restore(irq);
+	world_leave(&tables[0], &tables[1]);
 	__atomic_fetch_sub(&running, 1, __ATOMIC_ACQ_REL);
 }
 

@@ -127,10 +127,7 @@ static void cpu_main(void *argument)
 	while (__atomic_load_n(&working, __ATOMIC_ACQUIRE) > 0) {
 		hx_hal_relax();
 	}
-	unsigned long irq = hx_hal_irq_save();
-	hx_pagetable_load(&kernel, &user);
-	__atomic_fetch_and(&kernel.active.bits, ~hx_cpus_of(c->id).bits, __ATOMIC_SEQ_CST);
-	hx_hal_irq_restore(irq);
+	world_leave(&kernel, &user);
 	__atomic_store_n(&c->done, true, __ATOMIC_RELEASE);
 }
 
@@ -598,33 +595,132 @@ static void switch_tables(unsigned id)
 	}
 }
 
-HX_TEST(a_cpu_that_comes_or_goes_misses_no_shootdown)
+/* To the kernel's table and back, and now and then elsewhere. */
+static void be_lazy(unsigned id)
 {
-	open_machine(&(struct hx_sim_config){.broadcast = HX_SIM_OFF}, 0);
+	struct hx_random r = {id};
+	struct hx_pagetable *before = &user;
+	for (; !stopped(); hx_hal_relax()) {
+		struct hx_pagetable *const next[] = {&user, &user, &user, &other};
+		for (unsigned i = 0; before != &kernel && i < 8; i++) {
+			(void)readable(UVA + i * PAGE);
+		}
+		struct hx_pagetable *t = before != &kernel || hx_random_below(&r, 8) == 0
+						 ? &kernel
+						 : next[hx_random_below(&r, 4)];
+		hx_pagetable_load(t, before);
+		before = t;
+	}
+	hx_pagetable_load(&user, before);
+}
+
+/* Others come and go while this CPU maps and unmaps. */
+static void unmap_beside(enum hx_sim_switch broadcast, uint8_t asid_bits, void (*run)(unsigned id))
+{
+	open_machine(&(struct hx_sim_config){.broadcast = broadcast, .asid_bits = asid_bits}, 0);
 	HX_BAIL();
 	struct hx_pagetable_config c = {.frames = &world_frames, .kernel = &kernel};
 	HX_REQUIRE_STATUS(hx_pagetable_init(&other, &c), HX_OK);
-	start_cpus(3, switch_tables);
+	start_cpus(3, run);
 	HX_BAIL();
+	/* The first page stays in every other round, and with it the table. */
 	for (unsigned i = 0; i < 400; i++) {
-		HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(DATA_PA), PAGE, URW), HX_OK);
+		uintptr_t va = UVA + (i & 1 ? PAGE : 0);
+		HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(DATA_PA), 8 * PAGE, URW), HX_OK);
 		sched_yield();
-		HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), PAGE, audit_release, NULL), HX_OK);
+		HX_CHECK_STATUS(
+			hx_unmap(&user, hx_va(va), UVA + 8 * PAGE - va, audit_release, NULL),
+			HX_OK);
+		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), PAGE, audit_release, NULL),
+				HX_OK);
+		HX_CHECK_EQUAL(hx_sim_audit(), 0);
 	}
 	join_cpus(3);
 	HX_CHECK_STATUS(hx_pagetable_destroy(&other), HX_OK);
 	close_machine();
 }
 
+HX_TEST(a_cpu_that_comes_or_goes_misses_no_shootdown)
+{
+	unmap_beside(HX_SIM_OFF, 0, switch_tables);
+}
+
+HX_TEST(a_cpu_that_is_lazy_misses_no_shootdown)
+{
+	unmap_beside(HX_SIM_OFF, 0, be_lazy);
+	unmap_beside(HX_SIM_ON, 0, be_lazy);
+	unmap_beside(HX_SIM_OFF, 4, be_lazy);
+}
+
+/* ---- Tables that end under lazy CPUs ---- */
+
+static uint32_t lives; /* tables that there have been; odd: one is there; atomic */
+static uint32_t left;  /* CPUs that have run it and say that they run the kernel's; atomic */
+
+static void run_mortals(unsigned id)
+{
+	(void)id;
+	hx_pagetable_load(&kernel, &user);
+	for (uint32_t seen = 0; !stopped(); hx_hal_relax()) {
+		uint32_t now = __atomic_load_n(&lives, __ATOMIC_ACQUIRE);
+		if (now == seen || (now & 1) == 0) {
+			continue;
+		}
+		seen = now;
+		hx_pagetable_load(&other, &kernel);
+		HX_CHECK(readable(UVA));
+		hx_pagetable_load(&kernel, &other);
+		__atomic_fetch_add(&left, 1, __ATOMIC_RELEASE);
+	}
+	hx_pagetable_load(&user, &kernel);
+}
+
+static void end_tables(enum hx_sim_switch broadcast)
+{
+	open_machine(&(struct hx_sim_config){.broadcast = broadcast}, 0);
+	HX_BAIL();
+	struct hx_pagetable_config c = {.frames = &world_frames, .kernel = &kernel};
+	lives = 0;
+	start_cpus(3, run_mortals);
+	HX_BAIL();
+	for (unsigned i = 0; i < 200; i++) {
+		HX_CHECK_STATUS(hx_pagetable_init(&other, &c), HX_OK);
+		HX_CHECK_STATUS(hx_map(&other, hx_va(UVA), hx_pa(DATA_PA), PAGE, URW), HX_OK);
+		__atomic_store_n(&left, 0, __ATOMIC_RELAXED);
+		__atomic_fetch_add(&lives, 1, __ATOMIC_RELEASE);
+		for (unsigned turn = 0; __atomic_load_n(&left, __ATOMIC_ACQUIRE) < 3; turn++) {
+			if (i & 1) { /* and invalidations on the way */
+				HX_CHECK_STATUS(hx_update_flags(&other, hx_va(UVA), PAGE,
+								turn & 1 ? URW : URO),
+						HX_OK);
+			}
+			hx_hal_relax();
+		}
+		__atomic_fetch_add(&lives, 1, __ATOMIC_RELEASE);
+		HX_CHECK_STATUS(hx_pagetable_destroy(&other), HX_OK);
+		HX_CHECK_EQUAL(hx_sim_audit(), 0);
+	}
+	join_cpus(3);
+	close_machine();
+}
+
+HX_TEST(tables_end_under_lazy_cpus)
+{
+	end_tables(HX_SIM_OFF);
+	end_tables(HX_SIM_ON);
+}
+
 /*
  * No access falls between the load and the masks here, but on a real machine a
  * walk may, ahead of its time. So look at the order itself: while the root changes,
  * both the table that comes and the one that goes must have the CPU in their masks.
+ * Where no root is loaded the CPU has not left the table whose root it has.
  */
 void __real_hx_hal_root_load(struct hx_pa root, uint16_t asid, bool keep);
 void __wrap_hx_hal_root_load(struct hx_pa root, uint16_t asid, bool keep);
 
-static struct hx_pagetable *leaving, *coming; /* watched while not NULL */
+static struct hx_pagetable *coming;  /* watched while not NULL */
+static struct hx_pagetable *leaving; /* whose root is loaded */
 static unsigned watched;
 
 static bool runs_here(const struct hx_pagetable *t)
@@ -648,32 +744,47 @@ void __wrap_hx_hal_root_load(struct hx_pa root, uint16_t asid, bool keep)
 
 static void watched_load(struct hx_pagetable *to, struct hx_pagetable *from)
 {
+	unsigned loads = watched;
 	coming = to;
-	leaving = from;
 	hx_pagetable_load(to, from);
-	coming = leaving = NULL;
+	coming = NULL;
 	HX_CHECK(runs_here(to) && (!to->shared || runs_here(to->shared)));
-	HX_CHECK_EQUAL(runs_here(from), from == to || from == to->shared);
+	if (watched > loads) {
+		HX_CHECK_EQUAL(runs_here(leaving), leaving == to || leaving == to->shared);
+		leaving = to;
+	}
+	HX_CHECK(runs_here(leaving)); /* lazily, if no root was loaded */
+}
+
+/* @return how many roots were loaded */
+static unsigned load_in_turn(uint8_t asid_bits)
+{
+	open_machine(&(struct hx_sim_config){.asid_bits = asid_bits}, 0);
+	static struct hx_pagetable second;
+	struct hx_pagetable_config c = {.frames = &world_frames};
+	HX_CHECK_STATUS(hx_pagetable_init(&second, &c), HX_OK);
+	c.kernel = &kernel;
+	HX_CHECK_STATUS(hx_pagetable_init(&other, &c), HX_OK);
+	struct hx_pagetable *const path[] = {&kernel, &user,   &user,   &other, &user,   &kernel,
+					     &user,   &kernel, &kernel, &user,  &kernel, &other,
+					     &second, &kernel, &second, &user,  &kernel};
+	watched = 0;
+	leaving = path[0];
+	for (unsigned i = 1; i < HX_ARRAY_LENGTH(path); i++) {
+		watched_load(path[i], path[i - 1]);
+	}
+	leaving = NULL;
+	HX_CHECK_STATUS(hx_pagetable_destroy(&other), HX_OK);
+	HX_CHECK_STATUS(hx_pagetable_destroy(&second), HX_OK);
+	close_machine();
+	return watched;
 }
 
 HX_TEST(masks_change_around_the_load)
 {
-	open_machine(&(struct hx_sim_config){0}, 0);
-	HX_BAIL();
-	static struct hx_pagetable second;
-	struct hx_pagetable_config c = {.frames = &world_frames};
-	HX_REQUIRE_STATUS(hx_pagetable_init(&second, &c), HX_OK);
-	c.kernel = &kernel;
-	HX_REQUIRE_STATUS(hx_pagetable_init(&other, &c), HX_OK);
-	struct hx_pagetable *const path[] = {&kernel, &user,   &user,   &other,  &user, &kernel,
-					     &other,  &second, &kernel, &second, &user, &kernel};
-	for (unsigned i = 1; i < HX_ARRAY_LENGTH(path); i++) {
-		watched_load(path[i], path[i - 1]);
-	}
-	HX_CHECK_EQUAL(watched, HX_ARRAY_LENGTH(path) - 1);
-	HX_CHECK_STATUS(hx_pagetable_destroy(&other), HX_OK);
-	HX_CHECK_STATUS(hx_pagetable_destroy(&second), HX_OK);
-	close_machine();
+	HX_CHECK_EQUAL(load_in_turn(4), 16);
+	/* Four times lazy, once back. */
+	HX_CHECK_EQUAL(load_in_turn(0), 11);
 }
 
 /* ---- What the machine writes is kept ---- */
@@ -780,7 +891,7 @@ static void check_retired(struct hx_pfn frame)
 static void translate(unsigned id)
 {
 	struct hx_random r = {id};
-	hx_pagetable_load(&kernel, &user); /* nobody need ask it */
+	hx_pagetable_load(&kernel, &user); /* nobody need ask it twice */
 	while (!stopped()) {
 		uintptr_t at = (uintptr_t)(hx_random_below(&r, 3 * 512) * PAGE);
 		struct hx_translation t = hx_translate(&user, hx_va(UVA + at));
@@ -946,8 +1057,7 @@ static void fold_under_a_writer(uint32_t features)
 	HX_CHECK(sum_retirements() > before);
 	HX_CHECK_EQUAL(stale_uses, 0);
 	hx_sim_play(1);
-	hx_pagetable_load(&kernel, &user);
-	__atomic_fetch_and(&kernel.active.bits, ~hx_cpus_of(1).bits, __ATOMIC_SEQ_CST);
+	world_leave(&kernel, &user);
 	hx_sim_play(0);
 	hx_pagetable_load(&kernel, &user);
 	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), L1, audit_release, NULL), HX_OK);
@@ -1276,10 +1386,10 @@ HX_TEST(generations_of_identifiers_begin_again)
 	HX_CHECK_EQUAL(stale_uses, 0);
 	for (unsigned cpu = CPUS; cpu-- > 0;) {
 		hx_sim_play(cpu);
-		hx_pagetable_load(&kernel, runs[cpu]);
 		if (cpu > 0) {
-			__atomic_fetch_and(&kernel.active.bits, ~hx_cpus_of(cpu).bits,
-					   __ATOMIC_SEQ_CST);
+			world_leave(&kernel, runs[cpu]);
+		} else {
+			hx_pagetable_load(&kernel, runs[cpu]);
 		}
 	}
 	close_spaces(SPACES);
@@ -1304,6 +1414,7 @@ HX_SUITE(mapper_threads, HX_CASE(marks_that_appear_while_a_table_is_folded_stay)
 	 HX_CASE(all_cpus_change_one_table_by_broadcasts),
 	 HX_CASE(all_cpus_change_one_table_without_hardware_marks),
 	 HX_CASE(a_cpu_that_comes_or_goes_misses_no_shootdown),
+	 HX_CASE(a_cpu_that_is_lazy_misses_no_shootdown), HX_CASE(tables_end_under_lazy_cpus),
 	 HX_CASE(masks_change_around_the_load), HX_CASE(dirty_pages_are_not_lost),
 	 HX_CASE(dirty_pages_are_not_lost_with_break_before_make),
 	 HX_CASE(translate_follows_no_freed_table), HX_CASE(random_calls_leave_nothing_stale),

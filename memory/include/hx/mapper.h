@@ -91,8 +91,8 @@ struct hx_pagetable {
 	} rules;
 	uint64_t asid_token; /* its address-space identifier (memory/mapper/asid.c); atomic */
 	/**
-	 * CPUs on which it is loaded; of the kernel's table: on which it, or one
-	 * that shares its half, is loaded. Atomic, as are the two below.
+	 * CPUs on which it is loaded, lazily or not (hx_pagetable_load()); of the kernel's
+	 * table: on which it, or one that shares its half, is. Atomic, as are the two below.
 	 */
 	struct hx_cpus active;
 	struct hx_cpus cached; /* may have entries of it, loaded or not */
@@ -127,8 +127,8 @@ HX_NODISCARD hx_status hx_pagetable_init(struct hx_pagetable *t,
 /**
  * Free every table of the half that it owns; mappings are dropped, data frames
  * are not touched. Nothing else may use it any more; a kernel table must have
- * outlived all that share it.
- * @return BUSY while it is loaded on a CPU, NOT_INITIALIZED
+ * outlived all that share it. Waits for CPUs that are lazy on it.
+ * @return BUSY while a CPU runs it (hx_pagetable_is_loaded()), NOT_INITIALIZED
  */
 HX_NODISCARD hx_status hx_pagetable_destroy(struct hx_pagetable *t);
 
@@ -162,12 +162,26 @@ void hx_pagetable_seal(struct hx_pagetable *t);
 
 /**
  * Load it on this CPU; @p previous is the table that was loaded here, NULL for a
- * foreign one (firmware's, the boot code's). Where the machine has address-space
- * identifiers, what the CPU has cached of either is kept as far as it is right. Until a CPU has loaded another table
+ * foreign one (firmware's, the boot code's). Until a CPU has loaded another table
  * it takes part in every shootdown, so it must be able to serve interrupts.
+ *
+ * Where the machine has address-space identifiers, what the CPU has cached of either is
+ * kept as far as it is right. Where it has none, a CPU that loads the kernel's table after
+ * a user's that shares its half becomes lazy: the user's root stays in place, and loading
+ * that table again costs nothing. The next shootdown of that table, or the end of it
+ * (hx_pagetable_is_loaded()), interrupts the CPU once more, and makes it leave. While the
+ * kernel's table is loaded, kernel code must not touch user addresses: anything, or
+ * nothing, is there. The kernel's table loaded over itself makes the CPU leave at once, as
+ * it must before it is turned off or sleeps too deeply to answer.
  * Context: any
  */
 void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous);
+
+/**
+ * Does any CPU run it? Lazy ones are first made to leave it, and waited for.
+ * Context: as hx_tlb_shootdown()
+ */
+HX_NODISCARD bool hx_pagetable_is_loaded(struct hx_pagetable *t);
 
 /** Forget one page on this CPU, and that it, or a table above it, was absent. */
 void hx_pagetable_forget_page(struct hx_va va);

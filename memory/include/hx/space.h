@@ -102,7 +102,8 @@ HX_NODISCARD hx_status hx_space_init(struct hx_space *s, const struct hx_space_c
  */
 HX_NODISCARD hx_status hx_space_destroy(struct hx_space *s);
 /**
- * Make it this CPU's user half; NULL: the kernel's table alone.
+ * Make it this CPU's user half; NULL: the kernel's table alone (then kernel code touches
+ * no user address: hx_pagetable_load()).
  * @param kernel  the table that the CPU runs on without a space
  */
 void hx_space_load(struct hx_space *s, struct hx_pagetable *kernel);

@@ -862,8 +862,7 @@ static hx_status change_pages(struct change *c, hx_pte *table, uintptr_t va, uin
 
 static hx_status change(struct change *c, struct hx_pagetable *t, uintptr_t va, uintptr_t last)
 {
-	struct hx_cursor opened, *cursor = &opened;
-	c->cursor = cursor;
+	struct hx_cursor *cursor = c->cursor;
 	hx_cursor_open(cursor, t, va, last);
 	hx_pte *root = hx_table_at(t->root), *leaf_table = hx_cursor_leaf_table(cursor);
 	hx_status s;
@@ -890,8 +889,12 @@ static hx_status change(struct change *c, struct hx_pagetable *t, uintptr_t va, 
 hx_status hx_unmap_range(struct hx_pagetable *t, struct hx_va va, uint64_t bytes, bool sparse,
 			 hx_released_fn released, void *context)
 {
-	struct change c = {
-		.unmap = true, .sparse = sparse, .released = released, .context = context};
+	struct hx_cursor cursor;
+	struct change c = {.cursor = &cursor,
+			   .unmap = true,
+			   .sparse = sparse,
+			   .released = released,
+			   .context = context};
 	uintptr_t last;
 	hx_status s = hx_mapper_check_range(t, va, bytes, &last);
 	return s == HX_OK ? change(&c, t, va.v, last) : s;
@@ -900,7 +903,8 @@ hx_status hx_unmap_range(struct hx_pagetable *t, struct hx_va va, uint64_t bytes
 static hx_status update_flags(struct hx_pagetable *t, struct hx_va va, uint64_t bytes, bool sparse,
 			      uint64_t flags)
 {
-	struct change c = {.sparse = sparse, .flags = flags & ~MACHINE_FLAGS};
+	struct hx_cursor cursor;
+	struct change c = {.cursor = &cursor, .sparse = sparse, .flags = flags & ~MACHINE_FLAGS};
 	uintptr_t last;
 	hx_status s = hx_mapper_check_range(t, va, bytes, &last);
 	if (s == HX_OK && flags == 0) { /* hide; a huge leaf has no such form */

@@ -285,7 +285,7 @@ static hx_pte break_leaf(struct change *c, hx_pte *p, unsigned level, uintptr_t 
 {
 	c->remade = true;
 	va &= ~(uintptr_t)(hx_level_bytes(level) - 1);
-	hx_pte e = hx_hal_pte_exchange(p, hx_hal_pte_soft(0));
+	hx_pte e = hx_hal_pte_exchange(p, hx_hal_pte_soft(HX_SOFT_BROKEN));
 	struct hx_gather g = {.tables = true};
 	hx_gather_add(&g, va, hx_piece_last(va, UINTPTR_MAX, level), level);
 	hx_gather_flush(c->cursor->t, c->cursor->home, &g);
@@ -661,15 +661,23 @@ static void update_leaf(const struct change *c, hx_pte *p, hx_pte e, unsigned le
 	} while (!hx_hal_pte_update(p, &e, new));
 }
 
+/* One leaf that is to be made anew, when nobody has it cached any more. */
+static void put_aside(hx_pte *p, hx_pte e, unsigned level)
+{
+	while (!hx_hal_pte_update(p, &e, hx_soft_broken(e, level))) {
+	}
+}
+
 /*
  * A leaf that was hidden, or broken, is made anew. Nothing is cached of it but its
- * absence. Whether it was ACCESSED is not known any more: rather so.
+ * absence. Whether a hidden one was ACCESSED is not known any more: rather so.
  */
 static void show_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level, uintptr_t va)
 {
 	uint64_t payload = hx_hal_pte_payload(e);
-	uint64_t flags =
-		c->flags | HX_PAGE_ACCESSED | (hx_soft_flags(payload, level) & HX_PAGE_DIRTY);
+	bool accessed = !hx_soft_is_broken(payload) || (payload & HX_SOFT_ACCESSED) != 0;
+	uint64_t flags = c->flags | (accessed ? HX_PAGE_ACCESSED : 0) |
+			 (hx_soft_flags(payload, level) & HX_PAGE_DIRTY);
 	hx_hal_pte_store(
 		p, hx_hal_pte_leaf(hx_soft_pa(payload), hx_hal_pte_prot(flags, level), level));
 	c->remade = true;
@@ -731,7 +739,7 @@ static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 			continue;
 		}
 		if (c->breaking) {
-			unhook_leaf(p++, e, 0);
+			put_aside(p++, e, 0);
 		} else if (!rule.settled) {
 			if (!hx_hal_pte_update(p, &e, e ^ rule.flip)) {
 				update_leaf(c, p, e, 0);
@@ -755,7 +763,7 @@ static void update_huge(struct change *c, hx_pte *p, hx_pte e, unsigned level, u
 	if (!c->breaking) {
 		update_leaf(c, p, e, level);
 	} else if (is_broken(old, c->flags)) {
-		unhook_leaf(p, e, level);
+		put_aside(p, e, level);
 	} else {
 		return;
 	}

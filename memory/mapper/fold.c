@@ -72,7 +72,7 @@ static void fold_entry(struct hx_cursor *c, hx_pte *p, unsigned level, uintptr_t
 	bool broken = hx_feature(HX_MMU_BREAK_BEFORE_MAKE);
 	hx_pte leaf = hx_hal_pte_leaf(pa, hx_hal_pte_prot(flags | marks, level), level);
 
-	hx_hal_pte_store(p, broken ? hx_hal_pte_soft(0) : leaf);
+	hx_hal_pte_store(p, broken ? hx_soft_broken(leaf, level) : leaf);
 	c->gather.count = 0;
 	c->gather.tables = true;
 	hx_gather_add(&c->gather, va, hx_piece_last(va, UINTPTR_MAX, level), 0);

@@ -105,13 +105,17 @@ static inline bool hx_is_fixed(const struct hx_pagetable *t, unsigned level)
 
 /*
  *    47   46  45  44  43 .. 0
- *  | TABLE | D | U | W | PFN |   TABLE: the frame is a table of the level below
+ *  |   0   | D | U | W | PFN |   a leaf
+ *  |   1   | 0 | 0 | 0 | PFN |   a table of the level below
+ *  |   1   | D | A | 1 | PFN |   a leaf that is broken, to be made anew at once
  */
 #define HX_SOFT_PFN ((UINT64_C(1) << 44) - 1)
 #define HX_SOFT_WRITABLE (UINT64_C(1) << 44)
 #define HX_SOFT_USER (UINT64_C(1) << 45)
 #define HX_SOFT_DIRTY (UINT64_C(1) << 46)
 #define HX_SOFT_TABLE (UINT64_C(1) << 47)
+#define HX_SOFT_BROKEN (HX_SOFT_TABLE | HX_SOFT_WRITABLE)
+#define HX_SOFT_ACCESSED HX_SOFT_USER /* of a broken leaf: its rights are to change anyway */
 
 /* Flags of an unmapped leaf that its owner is told. */
 #define HX_RELEASED_FLAGS                                                                          \
@@ -129,6 +133,19 @@ static inline hx_pte hx_soft_leaf(hx_pte leaf, unsigned level)
 {
 	return hx_hal_pte_soft(hx_pa_to_pfn(hx_hal_pte_pa(leaf, level)).v |
 			       hx_soft_leaf_bits(hx_hal_pte_flags(leaf, level)));
+}
+
+static inline hx_pte hx_soft_broken(hx_pte leaf, unsigned level)
+{
+	uint64_t flags = hx_hal_pte_flags(leaf, level);
+	return hx_hal_pte_soft(hx_pa_to_pfn(hx_hal_pte_pa(leaf, level)).v | HX_SOFT_BROKEN |
+			       (flags & HX_PAGE_ACCESSED ? HX_SOFT_ACCESSED : 0) |
+			       (flags & HX_PAGE_DIRTY ? HX_SOFT_DIRTY : 0));
+}
+
+static inline bool hx_soft_is_broken(uint64_t payload)
+{
+	return (payload & HX_SOFT_BROKEN) == HX_SOFT_BROKEN;
 }
 
 static inline hx_pte hx_soft_table(struct hx_pa table)
@@ -252,6 +269,11 @@ void hx_table_free(struct hx_frames *frames, struct hx_framedb *db, struct hx_pa
 
 /* Are entries [first, end) all EMPTY? */
 bool hx_table_is_empty(const hx_pte *table, unsigned first, unsigned end);
+
+/* ---- The way to an address (query.c) ---- */
+
+/* Does a leaf of @va stand broken, to be made anew by another CPU? Takes no lock. */
+bool hx_is_being_made(const struct hx_pagetable *t, struct hx_va va);
 
 /* ---- What is to be flushed (shootdown.c) ---- */
 

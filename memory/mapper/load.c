@@ -222,6 +222,14 @@ bool hx_pagetable_spurious(const struct hx_fault *fault)
 	bool spurious = now.status == HX_OK && allows(now.flags, fault);
 	if (spurious) {
 		hx_pagetable_forget_page(fault->va);
+	} else if (now.status == HX_NOT_MAPPED && hx_is_being_made(t, fault->va)) {
+		/*
+		 * Another CPU is about to make it anew. It may wait for this one's answer first;
+		 * then the access runs again, and finds it made or comes back here.
+		 */
+		spurious = true;
+		hx_upcall_tlb_ipi();
+		hx_hal_relax();
 	}
 	hx_hal_irq_restore(irq);
 	return spurious;

@@ -11,15 +11,15 @@
  * The walk takes no lock, yet a table may be unhooked and its frame reused
  * meanwhile: then an entry read from it is anyone's data. `retirements` of the
  * address's stripe, in the table that owns the half, is raised after unhooking and
- * before the first frame is free. So an entry that was read before the number changed came out of a
- * table that was still ours, and may be followed; otherwise the walk starts over.
+ * before the first frame is free. So an entry that was read before the number changed came
+ * out of a table that was still ours, and may be followed; otherwise the walk starts over.
  * Source: the reader's side of a sequence lock (Lameter 2005; Boehm 2012 for the
  * order of the loads).
  *
- * @return false when it must start over
+ * @return false when it must start over; *end is the entry at which it ended
  */
 static bool walk(const struct hx_pagetable *t, const uint32_t *retirements, uintptr_t va,
-		 struct hx_translation *r)
+		 struct hx_translation *r, hx_pte *end)
 {
 	uint32_t before = __atomic_load_n(retirements, __ATOMIC_ACQUIRE);
 	const hx_pte *table = hx_table_at(t->root);
@@ -31,6 +31,7 @@ static bool walk(const struct hx_pagetable *t, const uint32_t *retirements, uint
 		if (__atomic_load_n(retirements, __ATOMIC_RELAXED) != before) {
 			return false;
 		}
+		*end = e;
 		switch (hx_hal_pte_kind(e, r->level)) {
 		case HX_PTE_TABLE:
 			table = hx_child_of(e, r->level);
@@ -51,9 +52,10 @@ static bool walk(const struct hx_pagetable *t, const uint32_t *retirements, uint
 	}
 }
 
-struct hx_translation hx_translate(const struct hx_pagetable *t, struct hx_va va)
+static struct hx_translation translate(const struct hx_pagetable *t, struct hx_va va, hx_pte *end)
 {
 	struct hx_translation r = {.status = HX_NOT_INITIALIZED};
+	*end = 0;
 	if (!t || !t->frames) {
 		return r;
 	}
@@ -63,10 +65,24 @@ struct hx_translation hx_translate(const struct hx_pagetable *t, struct hx_va va
 		return r;
 	}
 	const struct hx_pagetable *owner = t->shared && va.v >= hx_kernel_start() ? t->shared : t;
-	while (!walk(t, &owner->stripes[hx_stripe_index(va.v)].retirements, va.v, &r)) {
+	while (!walk(t, &owner->stripes[hx_stripe_index(va.v)].retirements, va.v, &r, end)) {
 		hx_hal_relax();
 	}
 	return r;
+}
+
+struct hx_translation hx_translate(const struct hx_pagetable *t, struct hx_va va)
+{
+	hx_pte end;
+	return translate(t, va, &end);
+}
+
+bool hx_is_being_made(const struct hx_pagetable *t, struct hx_va va)
+{
+	hx_pte end;
+	struct hx_translation r = translate(t, va, &end);
+	return r.status == HX_NOT_MAPPED && hx_hal_pte_kind(end, r.level) == HX_PTE_SOFT &&
+	       hx_soft_is_broken(hx_hal_pte_payload(end));
 }
 
 /*

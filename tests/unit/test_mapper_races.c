@@ -547,6 +547,44 @@ HX_TEST(a_cpu_that_has_left_when_it_is_asked_does_not_keep)
 	close_machine();
 }
 
+static bool answered;
+
+static void fault_on_what_is_broken(void)
+{
+	struct hx_sim_reference r = {
+		.va = hx_va(4 * span(2)), .access = HX_ACCESS_READ, .bytes = 8};
+	struct hx_fault fault;
+	hx_sim_play(1);
+	uint64_t flushes = hx_sim_counters().local_flushes;
+	HX_CHECK(!hx_sim_access(&r, &fault) && hx_pagetable_spurious(&fault));
+	answered = hx_sim_counters().local_flushes == flushes + 1;
+	hx_sim_play(0);
+}
+
+/*
+ * Who makes a leaf anew waits for every CPU first, one of which may stand in the fault
+ * that this has caused, where no interrupt reaches it.
+ */
+HX_TEST(a_cpu_that_faults_on_a_broken_leaf_answers)
+{
+	open_machine(&(struct hx_sim_config){
+		.broadcast = HX_SIM_OFF, .break_before_make = HX_SIM_ON, .prefetch = HX_SIM_OFF});
+	HX_BAIL();
+	HX_CHECK_STATUS(hx_map(user, hx_va(4 * span(2)), hx_pa(0), span(1), URW), HX_OK);
+	hx_sim_play(1);
+	hx_pagetable_load(user, &kernel);
+	hx_sim_play(0);
+	answered = false;
+	before_ipi = fault_on_what_is_broken;
+	HX_CHECK_STATUS(unmap(4 * span(2) + PAGE, PAGE), HX_OK);
+	HX_CHECK(!before_ipi && answered);
+	hx_sim_play(1);
+	HX_CHECK(reads(4 * span(2), 0) && !reads(4 * span(2) + PAGE, PAGE));
+	hx_sim_play(0);
+	HX_CHECK_STATUS(hx_unmap_sparse(user, hx_va(4 * span(2)), span(1), NULL, NULL), HX_OK);
+	close_machine();
+}
+
 /* One identifier for users, and two CPUs that need one: who has none keeps nothing. */
 HX_TEST(tables_without_an_identifier_keep_nothing)
 {
@@ -744,4 +782,5 @@ HX_SUITE(mapper_races, HX_CASE(a_lazy_cpu_answers_by_what_it_has_become),
 	 HX_CASE(two_calls_link_one_table), HX_CASE(an_entry_changes_under_its_locks),
 	 HX_CASE(a_huge_leaf_keeps_its_marks_through_an_update),
 	 HX_CASE(a_cpu_that_has_left_when_it_is_asked_does_not_keep),
+	 HX_CASE(a_cpu_that_faults_on_a_broken_leaf_answers),
 	 HX_CASE(tables_without_an_identifier_keep_nothing));

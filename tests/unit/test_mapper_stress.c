@@ -152,13 +152,19 @@ static bool is_near(unsigned table, unsigned page)
 	       page < (call.end + leaf - 1) / leaf * leaf;
 }
 
-/* The pages that the call works on; and near ones where a split has to break the leaf. */
+/* The pages that the call works on. */
+static bool is_called(unsigned table, unsigned page)
+{
+	return call.table == table && page >= call.first && page < call.end;
+}
+
+/* The same, and near ones where a split has to break the leaf. */
 static bool in_flux(unsigned table, unsigned page)
 {
 	if (hx_hal_geometry.features & HX_MMU_BREAK_BEFORE_MAKE) {
 		return is_near(table, page);
 	}
-	return call.table == table && page >= call.first && page < call.end;
+	return is_called(table, page);
 }
 
 /* A page by its address, as the CPU sees it: in the kernel's window or its own table's. */
@@ -205,6 +211,10 @@ static void touch(unsigned cpu, unsigned table, unsigned page, enum how how)
 		faults += retry;
 	} while (retry && faults < RETRIES);
 	if (in_flux(table, page)) {
+		/* Beside the call a leaf may be broken, and made anew when the call goes on. */
+		if (!is_called(table, page) && !done && !retry && allows(p, &r)) {
+			fail("an access to a broken leaf is refused", table, page);
+		}
 		return;
 	}
 	if (done != allows(p, &r)) {

@@ -189,7 +189,9 @@ void hx_pagetable_forget_page(struct hx_va va);
 /**
  * Was @p fault spurious: does the table that this CPU has loaded allow the access
  * after all? New mappings and added rights of a user table are told to no CPU that
- * may have cached that there were none. If so, this CPU forgets the page.
+ * may have cached that there were none. If so, this CPU forgets the page. On a machine
+ * that demands break-before-make, is the page away just for as long as another CPU takes
+ * to make its leaf anew? Then the access comes back here until it is made.
  * @return true: retry the access
  * Context: any; takes no lock
  */
@@ -299,7 +301,7 @@ struct hx_translation {
 /**
  * Walk for one address, any half. Sees the table before or after a concurrent
  * call, page by page; on a machine that wants break-before-make a leaf that is
- * just being split may read as NOT_MAPPED.
+ * just being split, folded or given another memory type may read as NOT_MAPPED.
  * Context: IRQ-safe, takes no lock.
  */
 HX_NODISCARD struct hx_translation hx_translate(const struct hx_pagetable *t, struct hx_va va);

@@ -270,10 +270,8 @@ void hx_table_free(struct hx_frames *frames, struct hx_framedb *db, struct hx_pa
 /* Are entries [first, end) all EMPTY? */
 bool hx_table_is_empty(const hx_pte *table, unsigned first, unsigned end);
 
-/* ---- The way to an address (query.c) ---- */
-
-/* Does a leaf of @va stand broken, to be made anew by another CPU? Takes no lock. */
-bool hx_is_being_made(const struct hx_pagetable *t, struct hx_va va);
+/* hx_translate(), and the entry at which the walk ended (query.c). */
+struct hx_translation hx_walk_to(const struct hx_pagetable *t, struct hx_va va, hx_pte *end);
 
 /* ---- What is to be flushed (shootdown.c) ---- */
 

@@ -214,15 +214,23 @@ static bool allows(uint64_t flags, const struct hx_fault *fault)
 	return fault->user ? user_page : !user_page || fault->user_access;
 }
 
+/* Does the entry stand broken, for another CPU to make it anew? */
+static bool is_being_made(hx_pte e, unsigned level)
+{
+	return hx_hal_pte_kind(e, level) == HX_PTE_SOFT &&
+	       hx_soft_is_broken(hx_hal_pte_payload(e));
+}
+
 bool hx_pagetable_spurious(const struct hx_fault *fault)
 {
 	unsigned long irq = hx_hal_irq_save();
 	const struct hx_pagetable *t = loaded[hx_hal_cpu_id()].runs;
-	struct hx_translation now = hx_translate(t, fault->va);
+	hx_pte end;
+	struct hx_translation now = hx_walk_to(t, fault->va, &end);
 	bool spurious = now.status == HX_OK && allows(now.flags, fault);
 	if (spurious) {
 		hx_pagetable_forget_page(fault->va);
-	} else if (now.status == HX_NOT_MAPPED && hx_is_being_made(t, fault->va)) {
+	} else if (now.status == HX_NOT_MAPPED && is_being_made(end, now.level)) {
 		/*
 		 * Another CPU is about to make it anew. It may wait for this one's answer first;
 		 * then the access runs again, and finds it made or comes back here.

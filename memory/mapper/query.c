@@ -52,7 +52,7 @@ static bool walk(const struct hx_pagetable *t, const uint32_t *retirements, uint
 	}
 }
 
-static struct hx_translation translate(const struct hx_pagetable *t, struct hx_va va, hx_pte *end)
+struct hx_translation hx_walk_to(const struct hx_pagetable *t, struct hx_va va, hx_pte *end)
 {
 	struct hx_translation r = {.status = HX_NOT_INITIALIZED};
 	*end = 0;
@@ -74,15 +74,7 @@ static struct hx_translation translate(const struct hx_pagetable *t, struct hx_v
 struct hx_translation hx_translate(const struct hx_pagetable *t, struct hx_va va)
 {
 	hx_pte end;
-	return translate(t, va, &end);
-}
-
-bool hx_is_being_made(const struct hx_pagetable *t, struct hx_va va)
-{
-	hx_pte end;
-	struct hx_translation r = translate(t, va, &end);
-	return r.status == HX_NOT_MAPPED && hx_hal_pte_kind(end, r.level) == HX_PTE_SOFT &&
-	       hx_soft_is_broken(hx_hal_pte_payload(end));
+	return hx_walk_to(t, va, &end);
 }
 
 /*

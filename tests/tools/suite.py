@@ -557,6 +557,7 @@ STEPS = [
     ("hosted-gcc-sv48", hosted("gcc", [*SANITIZED, "-Dsim_paging=sv48"]), FULL),
     ("hosted-gcc-sv39", hosted("gcc", ["--buildtype=release", "-Dsim_paging=sv39"]), FULL),
     ("hosted-gcc-sv57", hosted("gcc", ["--buildtype=release", "-Dsim_paging=sv57"]), FULL),
+    ("hosted-gcc-aarch64", hosted("gcc", ["--buildtype=release", "-Dsim_paging=aarch64"]), FULL),
     ("hosted-gcc-bbm", hosted("gcc", [*SANITIZED, "-Dsim_paging=bbm"]), FULL),
     ("hosted-clang", hosted("clang", ["-Dasserts=debug", "--buildtype=debugoptimized"]), FULL),
     ("hosted-tsan", hosted("gcc", ["-Db_sanitize=thread", "-Db_lundef=false"],

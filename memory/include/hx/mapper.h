@@ -215,7 +215,8 @@ HX_NODISCARD bool hx_pagetable_spurious(const struct hx_fault *fault);
  *         level), OUT_OF_MEMORY (raises no pressure event: locks are held),
  *         NOT_INITIALIZED: nothing changed in every case
  * Context: IRQ-safe; locks the range; never sleeps
- * Cost:    two descents per leaf table, then one store per leaf
+ * Cost:    two descents per leaf table, then one store per leaf; one page in the leaf
+ *          table that was used last in its stripe: no descent, 120 instructions at most
  */
 HX_NODISCARD hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa,
 			      uint64_t bytes, uint64_t flags);
@@ -255,7 +256,9 @@ typedef void (*hx_released_fn)(void *context, const struct hx_released *batch);
  *         be split and no table is to be had: nothing changed in every case
  * Context: IRQ-safe; locks the range; never sleeps
  * Cost:    two descents per leaf table; a table wholly in the range is unhooked
- *          with one store; at most one shootdown
+ *          with one store; at most one shootdown. One page beside another, in the
+ *          leaf table that was used last in its stripe, that no other CPU runs: no
+ *          descent, 120 instructions at most
  */
 HX_NODISCARD hx_status hx_unmap(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
 				hx_released_fn released, void *context);

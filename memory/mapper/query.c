@@ -110,7 +110,7 @@ static bool translate_pages(const struct hx_pagetable *t, const uint32_t *retire
 	for (const hx_pte *p = begin; p < end;) {
 		hx_pte e = hx_hal_pte_load(p);
 		if (hx_hal_pte_kind(e, 0) == HX_PTE_LEAF) {
-			p = hx_list_run(p, end, hx_hal_pte_flags(e, 0) & HX_LEAF_FLAGS,
+			p = hx_list_run(p, end, e, hx_hal_pte_flags(e, 0) & HX_LEAF_FLAGS,
 					&leaves[p - begin]);
 		} else {
 			leaves[p++ - begin] = 0;

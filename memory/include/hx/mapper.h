@@ -309,7 +309,7 @@ HX_NODISCARD struct hx_translation hx_translate(const struct hx_pagetable *t, st
 /**
  * Translate @p pages pages from @p va on, any half, into leaves[0..pages): the address of
  * each page with the flags below bit 12 and NO_EXECUTE left out; 0 where nothing is mapped.
- * Each leaf table is seen as of one moment at which no part of it was being freed.
+ * Sees each page before or after a concurrent call, as hx_translate() does.
  * @return HX_OK; INVALID_ALIGNMENT, INVALID_SIZE (0), INVALID_ADDRESS (wraps or not
  *         canonical), INVALID_ARGUMENT (no room), NOT_INITIALIZED: leaves[] unchanged
  * Context: IRQ-safe, takes no lock

@@ -24,6 +24,7 @@
 static bool may_hold(const struct hx_pagetable *t, unsigned level, uintptr_t va)
 {
 	return t->huge && level <= hx_highest_leaf() &&
+	       hx_is_on_one_side(t, va, hx_piece_last(va, UINTPTR_MAX, level)) &&
 	       (level <= HX_KEEPING_LEVEL_MAX || hx_kept_tables(t, 1, va) == 0) &&
 	       !(t->kernel && level == hx_root_level());
 }

@@ -342,6 +342,12 @@ static inline uint32_t hx_leaf_tag(uintptr_t table)
 
 /* ---- Tables that a huge leaf keeps for its splits (cursor.c) ---- */
 
+/* Leaves of the direct map keep none: no leaf may lie on both sides of its end. */
+static inline bool hx_is_on_one_side(const struct hx_pagetable *t, uintptr_t va, uintptr_t last)
+{
+	return !t->kernel || (va <= t->direct_last) == (last <= t->direct_last);
+}
+
 /* Above this a leaf would keep a table for each GiB, and more: it keeps none, and is not split. */
 enum { HX_KEEPING_LEVEL_MAX = 2 };
 

@@ -817,6 +817,37 @@ HX_TEST(the_direct_map_keeps_none)
 	close_tables();
 }
 
+/* A leaf lies in the direct map or behind it: what it keeps is one or the other. */
+HX_TEST(no_leaf_straddles_the_end_of_the_direct_map)
+{
+	open_frames();
+	HX_BAIL();
+	struct hx_pagetable_config c = config();
+	HX_REQUIRE_STATUS(hx_pagetable_init(&kernel, &c), HX_OK);
+	HX_CHECK_STATUS(hx_pagetable_direct(&kernel, L2 + L1 + PAGE), HX_OK);
+	struct hx_va base = hx_va(hx_kernel_start());
+	HX_CHECK_STATUS(hx_map(&kernel, base, hx_pa(PA), 2 * L2, RW), HX_OK);
+	WORLD_SOUND(&kernel);
+	HX_CHECK_EQUAL(hx_translate(&kernel, base).level, has_level(2) ? 2 : 1);
+	check_leaf(&kernel, base.v + (uintptr_t)L2, PA + L2, 1);
+	check_leaf(&kernel, base.v + (uintptr_t)(L2 + L1), PA + L2 + L1, 0);
+	struct hx_va page = hx_va(base.v + (uintptr_t)(L2 + 3 * L1 + PAGE));
+	HX_CHECK_STATUS(hx_update_flags(&kernel, page, PAGE, RO), HX_OK);
+	WORLD_SOUND(&kernel);
+	HX_CHECK_STATUS(hx_update_flags(&kernel, page, PAGE, RW), HX_OK);
+	HX_CHECK_STATUS(hx_fold(&kernel, base, 2 * L2), HX_OK);
+	WORLD_SOUND(&kernel);
+	check_leaf(&kernel, page.v, PA + L2 + 3 * L1 + PAGE, 1);
+	check_leaf(&kernel, base.v + (uintptr_t)(L2 + L1), PA + L2 + L1, 0);
+	HX_CHECK_STATUS(hx_unmap(&kernel, base, 2 * L2, NULL, NULL), HX_OK);
+	WORLD_SOUND(&kernel);
+	struct hx_va over = hx_va(base.v + (uintptr_t)(L2 + L1));
+	WORLD_REFUSED(&kernel, hx_map(&kernel, over, hx_pa(PA), L1, RW | HX_MAP_LEVEL_1),
+		      HX_NOT_SUPPORTED);
+	HX_CHECK_STATUS(hx_pagetable_destroy(&kernel), HX_OK);
+	HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
+}
+
 HX_TEST(leaves_that_fit_together_are_folded)
 {
 	open_tables(true, HX_WX_FORCE);
@@ -2003,6 +2034,7 @@ HX_SUITE(mapper, HX_CASE(init_checks_its_arguments),
 	 HX_CASE(huge_leaves_are_split_where_a_range_ends),
 	 HX_CASE(break_before_make_leaves_the_same_tables), HX_CASE(every_allocation_may_fail),
 	 HX_CASE(huge_leaves_keep_the_tables_of_their_splits), HX_CASE(the_direct_map_keeps_none),
+	 HX_CASE(no_leaf_straddles_the_end_of_the_direct_map),
 	 HX_CASE(leaves_that_fit_together_are_folded), HX_CASE(ranges_are_translated_and_harvested),
 	 HX_CASE(a_map_that_can_never_succeed_gives_up_early), HX_CASE(emptied_tables_are_freed),
 	 HX_CASE(released_leaves_are_told_with_their_flags),

@@ -848,6 +848,32 @@ HX_TEST(no_leaf_straddles_the_end_of_the_direct_map)
 	HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
 }
 
+/* Where that takes a break, whose pages hold the very tables: they stay. */
+HX_TEST(the_direct_map_is_not_folded_by_breaking_it)
+{
+	const uint32_t features = hx_hal_geometry.features;
+	for (unsigned i = 0; i < 2; i++) {
+		open_frames();
+		HX_BAIL();
+		hx_hal_geometry.features = features | (i == 1 ? HX_MMU_BREAK_BEFORE_MAKE : 0);
+		const bool breaks = (hx_hal_geometry.features & HX_MMU_BREAK_BEFORE_MAKE) != 0;
+		struct hx_pagetable_config c = config();
+		HX_REQUIRE_STATUS(hx_pagetable_init(&kernel, &c), HX_OK);
+		HX_CHECK_STATUS(hx_pagetable_direct(&kernel, L2), HX_OK);
+		struct hx_va direct = hx_va(hx_kernel_start());
+		struct hx_va behind = hx_va(direct.v + (uintptr_t)L2);
+		HX_CHECK_STATUS(hx_map(&kernel, direct, hx_pa(PA), L1, RW | HX_MAP_NO_HUGE), HX_OK);
+		HX_CHECK_STATUS(hx_map(&kernel, behind, hx_pa(PA), L1, RW | HX_MAP_NO_HUGE), HX_OK);
+		HX_CHECK_STATUS(hx_fold(&kernel, direct, 2 * L2), HX_OK);
+		check_leaf(&kernel, direct.v + PAGE, PA + PAGE, breaks ? 0 : 1);
+		check_leaf(&kernel, behind.v + PAGE, PA + PAGE, 1);
+		WORLD_SOUND(&kernel);
+		HX_CHECK_STATUS(hx_pagetable_destroy(&kernel), HX_OK);
+		HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
+	}
+	hx_hal_geometry.features = features;
+}
+
 HX_TEST(leaves_that_fit_together_are_folded)
 {
 	open_tables(true, HX_WX_FORCE);
@@ -2035,6 +2061,7 @@ HX_SUITE(mapper, HX_CASE(init_checks_its_arguments),
 	 HX_CASE(break_before_make_leaves_the_same_tables), HX_CASE(every_allocation_may_fail),
 	 HX_CASE(huge_leaves_keep_the_tables_of_their_splits), HX_CASE(the_direct_map_keeps_none),
 	 HX_CASE(no_leaf_straddles_the_end_of_the_direct_map),
+	 HX_CASE(the_direct_map_is_not_folded_by_breaking_it),
 	 HX_CASE(leaves_that_fit_together_are_folded), HX_CASE(ranges_are_translated_and_harvested),
 	 HX_CASE(a_map_that_can_never_succeed_gives_up_early), HX_CASE(emptied_tables_are_freed),
 	 HX_CASE(released_leaves_are_told_with_their_flags),

@@ -1525,7 +1525,8 @@ HX_SUITE(mapper_threads, HX_CASE(marks_that_appear_while_a_table_is_folded_stay)
 	 HX_CASE(masks_change_around_the_load), HX_CASE(dirty_pages_are_not_lost),
 	 HX_CASE(dirty_pages_are_not_lost_with_break_before_make),
 	 HX_CASE(translate_follows_no_freed_table),
-	 HX_CASE(a_range_is_translated_while_its_pages_come_and_go), HX_CASE(random_calls_leave_nothing_stale),
+	 HX_CASE(a_range_is_translated_while_its_pages_come_and_go),
+	 HX_CASE(random_calls_leave_nothing_stale),
 	 HX_CASE(random_calls_leave_nothing_stale_with_interrupts),
 	 HX_CASE(random_calls_leave_nothing_stale_without_hardware_marks),
 	 HX_CASE(random_calls_leave_nothing_stale_with_break_before_make));

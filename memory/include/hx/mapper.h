@@ -147,8 +147,8 @@ HX_NODISCARD hx_status hx_pagetable_prepare(struct hx_pagetable *t, struct hx_va
  * may be of every level and keep no tables, which would be a 512th of all memory;
  * splitting one allocates them and may be OUT_OF_MEMORY. On a machine that demands
  * break-before-make a leaf of it is not split and keeps its cache attributes:
- * NOT_SUPPORTED, for the tables are reached through it; nor is any folded. No leaf lies on both sides of its
- * end: HX_MAP_LEVEL_* is NOT_SUPPORTED there. Before anything is mapped.
+ * NOT_SUPPORTED, for the tables are reached through it; nor is any folded. No leaf lies
+ * on both sides of its end: HX_MAP_LEVEL_* is NOT_SUPPORTED there. Before anything is mapped.
  * @return INVALID_ARGUMENT (no kernel table, something is mapped), INVALID_ALIGNMENT,
  *         INVALID_SIZE, INVALID_ADDRESS as hx_map()
  */

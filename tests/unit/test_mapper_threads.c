@@ -940,6 +940,7 @@ static void translate_many(unsigned id)
 			HX_CHECK(leaves[i] == 0 || hx_leaf_pa(leaves[i]).v == DATA_PA + i * PAGE);
 			__atomic_fetch_add(&translated, leaves[i] != 0, __ATOMIC_RELAXED);
 		}
+		hx_hal_relax();
 	}
 }
 

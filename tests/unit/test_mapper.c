@@ -130,6 +130,12 @@ HX_TEST(init_checks_its_arguments)
 	HX_CHECK_STATUS(hx_pagetable_destroy(NULL), HX_NOT_INITIALIZED);
 	HX_CHECK_STATUS(hx_pagetable_destroy(&other), HX_OK);
 	HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
+	c.kernel = &other; /* it has ended: there is no root to copy */
+	HX_CHECK_STATUS(hx_pagetable_init(&third, &c), HX_NOT_INITIALIZED);
+	hx_pagetable_seal(NULL);
+	hx_pagetable_seal(&third);
+	HX_CHECK(!third.sealed && third.frames == NULL);
+	HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
 }
 
 HX_TEST(init_refuses_a_geometry_that_it_cannot_walk)

@@ -117,7 +117,7 @@ struct hx_pagetable_config {
 
 /**
  * Allocate the root.
- * @return OUT_OF_MEMORY, NOT_INITIALIZED (kernel not sealed), INVALID_ARGUMENT
+ * @return OUT_OF_MEMORY, NOT_INITIALIZED (kernel not sealed, or ended), INVALID_ARGUMENT
  *         (no frames, @p c->kernel is no kernel table, no such policy),
  *         NOT_SUPPORTED (a geometry that the walker cannot walk): *t is unchanged
  */
@@ -157,7 +157,7 @@ HX_NODISCARD hx_status hx_pagetable_direct(struct hx_pagetable *t, uint64_t byte
 /**
  * Kernel table: from now on its root entries are fixed, other tables copy them. A
  * call that would make, change or remove one (of a leaf of the root level) is
- * NOT_SUPPORTED.
+ * NOT_SUPPORTED. Of any other table it means nothing.
  */
 void hx_pagetable_seal(struct hx_pagetable *t);
 

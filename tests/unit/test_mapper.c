@@ -1510,6 +1510,18 @@ HX_TEST(the_validator_sees_damage)
 	user.stripes[5].tables++;
 	HX_CHECK_STATUS(hx_pagetable_validate(&user), HX_CORRUPTED);
 	user.stripes[5].tables--;
+	/* What a stripe remembers: the table of another, one that is a leaf, or of no address. */
+	struct hx_stripe *s = &user.stripes[((UVA + L1) / L1) % HX_STRIPES];
+	HX_CHECK_STATUS(hx_update_flags(&user, hx_va(UVA + L1), PAGE, URW), HX_OK);
+	struct hx_stripe was = *s;
+	HX_CHECK(was.leaf_table == (uint64_t *)(void *)page && was.leaf_tag != 0);
+	s->leaf_table = hx_ptr(user.root);
+	HX_CHECK_STATUS(hx_pagetable_validate(&user), HX_CORRUPTED);
+	s->leaf_table = was.leaf_table;
+	s->leaf_tag++;
+	HX_CHECK_STATUS(hx_pagetable_validate(&user), HX_CORRUPTED);
+	s->leaf_tag = was.leaf_tag;
+	WORLD_SOUND(&user);
 	hx_pte *kernel_root = hx_ptr(kernel.root);
 	kernel_root[1] = *page;
 	HX_CHECK_STATUS(hx_pagetable_validate(&kernel), HX_CORRUPTED);

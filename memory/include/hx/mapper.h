@@ -16,7 +16,7 @@
  * Teardown keeps one order: unhook (in place: a leaf, or the entry of a table
  * that empties, becomes a soft entry that remembers its frame), invalidate on
  * every CPU that may hold it, then release data frames and table frames. One
- * broadcast serves a call of any size.
+ * broadcast serves a call of any size, but for what a call says of its cost.
  *
  * When a call returns, nothing that it took away can be used any more on any
  * CPU. What it gave is different: a CPU may have cached that a page was absent,
@@ -52,8 +52,10 @@ struct hx_mapper_counters {
  * The addresses under one entry of level 1 (2 MiB, one leaf table) are a stripe;
  * 32 consecutive ones have 32 different locks. A call locks the stripes of its
  * range, all 32 when the range is longer, so calls on disjoint ranges run at the
- * same time, and write no common cache line, unless 32 stripes, or a multiple,
- * lie between them (see memory/mapper/cursor.c for what a stripe's lock guards).
+ * same time unless 32 stripes, or a multiple, lie between them. As long as they make
+ * and free no tables they write no common cache line either; tables come from frames
+ * and are linked in tables that they share (see memory/mapper/cursor.c for what a
+ * stripe's lock guards).
  */
 enum { HX_STRIPES = 32 };
 
@@ -256,7 +258,9 @@ typedef void (*hx_released_fn)(void *context, const struct hx_released *batch);
  *         be split and no table is to be had: nothing changed in every case
  * Context: IRQ-safe; locks the range; never sleeps
  * Cost:    two descents per leaf table; a table wholly in the range is unhooked
- *          with one store; at most one shootdown
+ *          with one store; at most one shootdown, and one more for each huge leaf that
+ *          is split on a machine that demands break-before-make, and for each end of
+ *          the range where another call has emptied the same table above level 0
  */
 HX_NODISCARD hx_status hx_unmap(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
 				hx_released_fn released, void *context);

@@ -953,11 +953,12 @@ HX_TEST(a_range_is_translated_while_its_pages_come_and_go)
 	start_cpus(2, translate_many);
 	HX_BAIL();
 	for (unsigned i = 0;
-	     i < 20000 || (__atomic_load_n(&translated, __ATOMIC_RELAXED) == 0 && i < 200000); i++) {
+	     i < 20000 || (__atomic_load_n(&translated, __ATOMIC_RELAXED) == 0 && i < 200000);
+	     i++) {
 		unsigned first = i % 60, count = i % 4 + 1;
 		struct hx_va va = hx_va(UVA + first * PAGE);
-		HX_CHECK_STATUS(
-			hx_map(&user, va, hx_pa(DATA_PA + first * PAGE), count * PAGE, URW), HX_OK);
+		HX_CHECK_STATUS(hx_map(&user, va, hx_pa(DATA_PA + first * PAGE), count * PAGE, URW),
+				HX_OK);
 		HX_CHECK_STATUS(hx_unmap(&user, va, count * PAGE, NULL, NULL), HX_OK);
 	}
 	join_cpus(2);

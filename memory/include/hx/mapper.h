@@ -148,9 +148,11 @@ HX_NODISCARD hx_status hx_pagetable_prepare(struct hx_pagetable *t, struct hx_va
  * Kernel table: the first @p bytes of the kernel half are the direct map. Its leaves
  * may be of every level and keep no tables, which would be a 512th of all memory;
  * splitting one allocates them and may be OUT_OF_MEMORY. On a machine that demands
- * break-before-make a leaf of it is not split and keeps its cache attributes:
- * NOT_SUPPORTED, for the tables are reached through it; nor is any folded. No leaf lies
- * on both sides of its end: HX_MAP_LEVEL_* is NOT_SUPPORTED there. Before anything is mapped.
+ * break-before-make a leaf of it above level 0 is not split and keeps its cache
+ * attributes: NOT_SUPPORTED, for the tables are reached through it; nor is any folded. A
+ * single page of it may get others if it holds no table, no stack and nothing else that
+ * the call reaches. No leaf lies on both sides of its end: HX_MAP_LEVEL_* is NOT_SUPPORTED
+ * there. Before anything is mapped.
  * @return INVALID_ARGUMENT (no kernel table, something is mapped), INVALID_ALIGNMENT,
  *         INVALID_SIZE, INVALID_ADDRESS as hx_map()
  */

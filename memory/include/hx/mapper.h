@@ -372,8 +372,9 @@ void hx_pagetable_visit(const struct hx_pagetable *t, hx_leaf_fn visit, void *co
  * Walk everything that the table owns: reserved encodings, misaligned and unreachable
  * leaves, empty tables, tables that are no frames of ours (by the database when
  * there is one, else by the zones), tables lost or linked twice, or remembered
- * where there is none (leaf_table), the half that it does not own, GLOBAL leaves in a user table, writable and executable leaves
- * under W^X. HX_OK or CORRUPTED; NOT_INITIALIZED.
+ * where there is none (leaf_table), the half that it does not own, GLOBAL leaves in
+ * a user table, writable and executable leaves under W^X. HX_OK or CORRUPTED;
+ * NOT_INITIALIZED.
  * Context: locks all of the table. Cost: O(tables)
  */
 HX_NODISCARD hx_status hx_pagetable_validate(struct hx_pagetable *t);

@@ -12,6 +12,9 @@
  *      token   63 ............. 16 | 15 ........ 0
  *             |    generation      |  identifier  |      0: none yet
  *
+ * Where even a new generation has none to give, a table's token has HX_ASID_KERNEL in that
+ * place, and it stays so as long as it runs anywhere: it must not run under two.
+ *
  * A load whose token is of the present generation takes no lock: it exchanges the
  * CPU's `running` token for the new one. The beginning of a generation takes every
  * CPU's token away, so an exchange that comes too late finds 0 and takes the lock.
@@ -23,7 +26,7 @@
  * had cached there under it in an earlier generation.
  *
  * Invariants: no two user tables have tokens of the present generation with one
- * identifier; a table that runs somewhere has the token with which it runs there.
+ * identifier of a user's; a table that runs somewhere has the token with which it runs there.
  *
  * Source: the generations of Linux's arm64 (Deacon 2015) and of Alpha before it.
  */
@@ -88,12 +91,17 @@ static void begin_generation(void)
 	}
 }
 
-/* Does @token run somewhere? Then it goes on as @renewed. */
+/*
+ * Does @token run somewhere? Then it goes on as @renewed. Those without an identifier are
+ * not told apart.
+ */
 static bool renew_reserved(uint64_t token, uint64_t renewed)
 {
 	bool found = false;
 	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
-		if (cpus[i].reserved == token) {
+		uint64_t reserved = cpus[i].reserved;
+		bool none = reserved != 0 && id_of(reserved) == 0 && id_of(token) == 0;
+		if (reserved == token || none) {
 			cpus[i].reserved = renewed;
 			found = true;
 		}
@@ -136,7 +144,7 @@ static uint64_t new_token(struct hx_pagetable *t, uint64_t old)
 	}
 	/* What CPUs have cached of it is out of reach; what they have under @id is not of it. */
 	__atomic_store_n(&t->cached.bits, 0, __ATOMIC_SEQ_CST);
-	return id != 0 ? pool.generation | id : 0;
+	return pool.generation | id; /* without an identifier, too: then it has none anywhere */
 }
 
 uint16_t hx_asid_enter(struct hx_pagetable *t)

@@ -459,7 +459,7 @@ static bool list_leaves(hx_pte *table)
 		enum hx_pte_kind kind = hx_hal_pte_kind(e, 0);
 		any |= kind != HX_PTE_EMPTY;
 		if (kind == HX_PTE_LEAF) {
-			i = (unsigned)(hx_list_run(&table[i], &table[entries],
+			i = (unsigned)(hx_list_run(&table[i], &table[entries], e,
 						   hx_hal_pte_flags(e, 0) & HX_RELEASED_FLAGS,
 						   &table[i]) -
 				       table);

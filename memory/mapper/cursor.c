@@ -7,8 +7,8 @@
  * covers many stripes:
  *
  *      level 2   | e |                 linked by compare-and-exchange under the
- *                  |                   lock of any stripe below it; changed or
- *      level 1   | e | e | e | e |     removed only under all locks
+ *                  |                   lock of any stripe below it; changed (but
+ *      level 1   | e | e | e | e |     for marks) or removed only under all locks
  *                  |   |   |   |
  *      level 0    [ ] [ ] [ ] [ ]      one stripe each
  *

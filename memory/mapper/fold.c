@@ -20,11 +20,17 @@
 
 #define MACHINE_FLAGS (HX_PAGE_ACCESSED | HX_PAGE_DIRTY)
 
-/* Is a leaf of @level allowed at @va, which is aligned to it? */
+/*
+ * Is a leaf of @level allowed at @va, which is aligned to it? A piece of the direct map must
+ * not be away even for a moment: the tables are reached through it.
+ */
 static bool may_hold(const struct hx_pagetable *t, unsigned level, uintptr_t va)
 {
+	bool direct = t->kernel && va <= t->direct_last;
 	return t->huge && level <= hx_highest_leaf() &&
-	       (level <= HX_KEEPING_LEVEL_MAX || hx_kept_tables(t, 1, va) == 0) &&
+	       !(direct && hx_feature(HX_MMU_BREAK_BEFORE_MAKE)) &&
+	       hx_is_on_one_side(t, va, hx_piece_last(va, UINTPTR_MAX, level)) &&
+	       (level <= HX_KEEPING_LEVEL_MAX || direct) &&
 	       !(t->kernel && level == hx_root_level());
 }
 

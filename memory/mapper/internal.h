@@ -194,13 +194,13 @@ static HX_ALWAYS_INLINE bool hx_four_are_like(struct hx_four f, hx_pte e)
 }
 
 /*
- * Write the leaf at @p and those behind it that differ in the address alone to @leaves
- * (also in place), each as its address and @flags. @return the first that differs, or @end
+ * Write the leaf at @p, which was @like, and those behind it that differ in the address
+ * alone to @leaves (also in place), each as its address and @flags. It may have changed
+ * since. @return the first that differs, or @end
  */
-static inline const hx_pte *hx_list_run(const hx_pte *p, const hx_pte *end, uint64_t flags,
-					uint64_t *leaves)
+static inline const hx_pte *hx_list_run(const hx_pte *p, const hx_pte *end, hx_pte like,
+					uint64_t flags, uint64_t *leaves)
 {
-	const hx_pte like = hx_hal_pte_load(p);
 	for (; end - p >= 4; p += 4, leaves += 4) {
 		struct hx_four f = hx_four_load(p);
 		if (!hx_four_are_like(f, like)) {
@@ -341,6 +341,12 @@ static inline uint32_t hx_leaf_tag(uintptr_t table)
 }
 
 /* ---- Tables that a huge leaf keeps for its splits (cursor.c) ---- */
+
+/* Leaves of the direct map keep none: no leaf may lie on both sides of its end. */
+static inline bool hx_is_on_one_side(const struct hx_pagetable *t, uintptr_t va, uintptr_t last)
+{
+	return !t->kernel || (va <= t->direct_last) == (last <= t->direct_last);
+}
 
 /* Above this a leaf would keep a table for each GiB, and more: it keeps none, and is not split. */
 enum { HX_KEEPING_LEVEL_MAX = 2 };

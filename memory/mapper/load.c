@@ -50,6 +50,7 @@ static struct {
 	struct hx_pagetable *runs;  /* loaded last; atomic */
 	struct hx_pagetable *walks; /* whose root the MMU has: another one while lazy; atomic */
 	uint16_t asid;
+	bool mixed; /* it may have entries of user tables under HX_ASID_KERNEL */
 } __attribute__((aligned(64))) loaded[HX_CPUS_MAX];
 
 static void note(struct hx_pagetable **where, struct hx_pagetable *t)
@@ -82,7 +83,7 @@ static bool may_keep(struct hx_pagetable *t, struct hx_cpus me, uint16_t asid)
 	if (t->kernel) { /* nothing but GLOBAL entries, unless a user table had to share it */
 		const struct hx_pagetable *before = loaded[hx_hal_cpu_id()].runs;
 		return before == t ||
-		       (before && before->shared == t && hx_loaded_asid() != HX_ASID_KERNEL);
+		       (before && before->shared == t && !loaded[hx_hal_cpu_id()].mixed);
 	}
 	bool stale = clear(&t->stale, me);
 	bool cached =
@@ -165,6 +166,7 @@ void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous)
 	note(&loaded[cpu].runs, t);
 	note(&loaded[cpu].walks, t);
 	loaded[cpu].asid = asid;
+	loaded[cpu].mixed = !t->kernel && (loaded[cpu].mixed || asid == HX_ASID_KERNEL);
 	if (old_kernel != kernel) {
 		hx_flush_this_cpu(t); /* GLOBAL entries of another kernel half */
 	}

@@ -29,7 +29,7 @@ static bool leaf_fits(const struct mapping *m, unsigned level, uintptr_t va, uin
 		      uint64_t pa)
 {
 	return level <= m->highest && hx_piece_is_whole(va, last, level) &&
-	       hx_is_aligned(pa, hx_level_bytes(level));
+	       hx_is_aligned(pa, hx_level_bytes(level)) && hx_is_on_one_side(m->t, va, last);
 }
 
 /*
@@ -66,6 +66,9 @@ static hx_status plan(struct mapping *m, const hx_pte *table, unsigned level, ui
 				return HX_NOT_SUPPORTED;
 			}
 			descend = !leaf_fits(m, level, va, to, pa);
+			if (descend && level == m->lowest) {
+				return HX_NOT_SUPPORTED;
+			}
 			m->tables += descend ? 1 : hx_kept_tables(m->t, level, va);
 			if (hopeless(m)) {
 				return HX_OUT_OF_MEMORY;

@@ -110,7 +110,7 @@ static bool translate_pages(const struct hx_pagetable *t, const uint32_t *retire
 	for (const hx_pte *p = begin; p < end;) {
 		hx_pte e = hx_hal_pte_load(p);
 		if (hx_hal_pte_kind(e, 0) == HX_PTE_LEAF) {
-			p = hx_list_run(p, end, hx_hal_pte_flags(e, 0) & HX_LEAF_FLAGS,
+			p = hx_list_run(p, end, e, hx_hal_pte_flags(e, 0) & HX_LEAF_FLAGS,
 					&leaves[p - begin]);
 		} else {
 			leaves[p++ - begin] = 0;
@@ -329,6 +329,26 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 	return true;
 }
 
+/* Is the leaf table that a stripe remembers the one that a walk finds? All else is sound. */
+static bool memory_is_sound(const struct hx_pagetable *t, unsigned stripe)
+{
+	const struct hx_stripe *s = &t->stripes[stripe];
+	if (s->leaf_tag == 0) {
+		return true;
+	}
+	uintptr_t number = (s->leaf_tag & (UINT32_MAX >> 1)) * (uintptr_t)HX_STRIPES + stripe;
+	uintptr_t va = number << hx_level_shift(1) | (t->kernel ? hx_kernel_start() : 0);
+	const hx_pte *table = hx_table_at(t->root);
+	for (unsigned level = hx_root_level(); level > 0; level--) {
+		hx_pte e = hx_hal_pte_load(&table[hx_level_index(va, level)]);
+		if (hx_hal_pte_kind(e, level) != HX_PTE_TABLE) {
+			return false;
+		}
+		table = hx_child_of(e, level);
+	}
+	return hx_is_inside(t, va, va) && table == s->leaf_table;
+}
+
 /*
  * The half that it does not own: EMPTY in a kernel table, the kernel's entries in
  * another. The machine may mark root entries as accessed, in each root apart.
@@ -378,6 +398,9 @@ hx_status hx_pagetable_validate(struct hx_pagetable *t)
 		     is_sound(t, hx_table_at(t->root), level, t->kernel ? half : 0,
 			      t->kernel ? 2 * half : half, 0, &tally) &&
 		     kept_is_sound(t, &tally) && tally.tables == tally.limit && tally.sum == sum;
+	for (unsigned i = 0; sound && i < HX_STRIPES; i++) {
+		sound = memory_is_sound(t, i);
+	}
 	hx_cursor_close(&c);
 	return sound ? HX_OK : HX_CORRUPTED;
 }

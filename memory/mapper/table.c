@@ -162,7 +162,7 @@ hx_status hx_pagetable_init(struct hx_pagetable *t, const struct hx_pagetable_co
 	    (c->kernel && !c->kernel->kernel)) {
 		return HX_INVALID_ARGUMENT;
 	}
-	if (c->kernel && !c->kernel->sealed) {
+	if (c->kernel && (!c->kernel->frames || !c->kernel->sealed)) {
 		return HX_NOT_INITIALIZED;
 	}
 	if (!geometry_is_walkable(&hx_hal_geometry)) {
@@ -330,6 +330,9 @@ hx_status hx_pagetable_direct(struct hx_pagetable *t, uint64_t bytes)
 
 void hx_pagetable_seal(struct hx_pagetable *t)
 {
+	if (!t || !t->frames) {
+		return;
+	}
 	struct hx_cursor c;
 	hx_cursor_open(&c, t, 0, UINTPTR_MAX);
 	t->sealed = t->kernel;

@@ -130,6 +130,12 @@ HX_TEST(init_checks_its_arguments)
 	HX_CHECK_STATUS(hx_pagetable_destroy(NULL), HX_NOT_INITIALIZED);
 	HX_CHECK_STATUS(hx_pagetable_destroy(&other), HX_OK);
 	HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
+	c.kernel = &other; /* it has ended: there is no root to copy */
+	HX_CHECK_STATUS(hx_pagetable_init(&third, &c), HX_NOT_INITIALIZED);
+	hx_pagetable_seal(NULL);
+	hx_pagetable_seal(&third);
+	HX_CHECK(!third.sealed && third.frames == NULL);
+	HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
 }
 
 HX_TEST(init_refuses_a_geometry_that_it_cannot_walk)
@@ -817,6 +823,63 @@ HX_TEST(the_direct_map_keeps_none)
 	close_tables();
 }
 
+/* A leaf lies in the direct map or behind it: what it keeps is one or the other. */
+HX_TEST(no_leaf_straddles_the_end_of_the_direct_map)
+{
+	open_frames();
+	HX_BAIL();
+	struct hx_pagetable_config c = config();
+	HX_REQUIRE_STATUS(hx_pagetable_init(&kernel, &c), HX_OK);
+	HX_CHECK_STATUS(hx_pagetable_direct(&kernel, L2 + L1 + PAGE), HX_OK);
+	struct hx_va base = hx_va(hx_kernel_start());
+	HX_CHECK_STATUS(hx_map(&kernel, base, hx_pa(PA), 2 * L2, RW), HX_OK);
+	WORLD_SOUND(&kernel);
+	HX_CHECK_EQUAL(hx_translate(&kernel, base).level, has_level(2) ? 2 : 1);
+	check_leaf(&kernel, base.v + (uintptr_t)L2, PA + L2, 1);
+	check_leaf(&kernel, base.v + (uintptr_t)(L2 + L1), PA + L2 + L1, 0);
+	struct hx_va page = hx_va(base.v + (uintptr_t)(L2 + 3 * L1 + PAGE));
+	HX_CHECK_STATUS(hx_update_flags(&kernel, page, PAGE, RO), HX_OK);
+	WORLD_SOUND(&kernel);
+	HX_CHECK_STATUS(hx_update_flags(&kernel, page, PAGE, RW), HX_OK);
+	HX_CHECK_STATUS(hx_fold(&kernel, base, 2 * L2), HX_OK);
+	WORLD_SOUND(&kernel);
+	check_leaf(&kernel, page.v, PA + L2 + 3 * L1 + PAGE, 1);
+	check_leaf(&kernel, base.v + (uintptr_t)(L2 + L1), PA + L2 + L1, 0);
+	HX_CHECK_STATUS(hx_unmap(&kernel, base, 2 * L2, NULL, NULL), HX_OK);
+	WORLD_SOUND(&kernel);
+	struct hx_va over = hx_va(base.v + (uintptr_t)(L2 + L1));
+	WORLD_REFUSED(&kernel, hx_map(&kernel, over, hx_pa(PA), L1, RW | HX_MAP_LEVEL_1),
+		      HX_NOT_SUPPORTED);
+	HX_CHECK_STATUS(hx_pagetable_destroy(&kernel), HX_OK);
+	HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
+}
+
+/* Where that takes a break, whose pages hold the very tables: they stay. */
+HX_TEST(the_direct_map_is_not_folded_by_breaking_it)
+{
+	const uint32_t features = hx_hal_geometry.features;
+	for (unsigned i = 0; i < 2; i++) {
+		open_frames();
+		HX_BAIL();
+		hx_hal_geometry.features = features | (i == 1 ? HX_MMU_BREAK_BEFORE_MAKE : 0);
+		const bool breaks = (hx_hal_geometry.features & HX_MMU_BREAK_BEFORE_MAKE) != 0;
+		struct hx_pagetable_config c = config();
+		HX_REQUIRE_STATUS(hx_pagetable_init(&kernel, &c), HX_OK);
+		HX_CHECK_STATUS(hx_pagetable_direct(&kernel, L2), HX_OK);
+		struct hx_va direct = hx_va(hx_kernel_start());
+		struct hx_va behind = hx_va(direct.v + (uintptr_t)L2);
+		HX_CHECK_STATUS(hx_map(&kernel, direct, hx_pa(PA), L1, RW | HX_MAP_NO_HUGE), HX_OK);
+		HX_CHECK_STATUS(hx_map(&kernel, behind, hx_pa(PA), L1, RW | HX_MAP_NO_HUGE), HX_OK);
+		HX_CHECK_STATUS(hx_fold(&kernel, direct, 2 * L2), HX_OK);
+		check_leaf(&kernel, direct.v + PAGE, PA + PAGE, breaks ? 0 : 1);
+		check_leaf(&kernel, behind.v + PAGE, PA + PAGE, 1);
+		WORLD_SOUND(&kernel);
+		HX_CHECK_STATUS(hx_pagetable_destroy(&kernel), HX_OK);
+		HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
+	}
+	hx_hal_geometry.features = features;
+}
+
 HX_TEST(leaves_that_fit_together_are_folded)
 {
 	open_tables(true, HX_WX_FORCE);
@@ -1442,6 +1505,18 @@ HX_TEST(the_validator_sees_damage)
 	user.stripes[5].tables++;
 	HX_CHECK_STATUS(hx_pagetable_validate(&user), HX_CORRUPTED);
 	user.stripes[5].tables--;
+	/* What a stripe remembers: the table of another, one that is a leaf, or of no address. */
+	struct hx_stripe *s = &user.stripes[((UVA + L1) / L1) % HX_STRIPES];
+	HX_CHECK_STATUS(hx_update_flags(&user, hx_va(UVA + L1), PAGE, URW), HX_OK);
+	struct hx_stripe was = *s;
+	HX_CHECK(was.leaf_table == (uint64_t *)(void *)page && was.leaf_tag != 0);
+	s->leaf_table = hx_ptr(user.root);
+	HX_CHECK_STATUS(hx_pagetable_validate(&user), HX_CORRUPTED);
+	s->leaf_table = was.leaf_table;
+	s->leaf_tag++;
+	HX_CHECK_STATUS(hx_pagetable_validate(&user), HX_CORRUPTED);
+	s->leaf_tag = was.leaf_tag;
+	WORLD_SOUND(&user);
 	hx_pte *kernel_root = hx_ptr(kernel.root);
 	kernel_root[1] = *page;
 	HX_CHECK_STATUS(hx_pagetable_validate(&kernel), HX_CORRUPTED);
@@ -1998,6 +2073,8 @@ HX_SUITE(mapper, HX_CASE(init_checks_its_arguments),
 	 HX_CASE(huge_leaves_are_split_where_a_range_ends),
 	 HX_CASE(break_before_make_leaves_the_same_tables), HX_CASE(every_allocation_may_fail),
 	 HX_CASE(huge_leaves_keep_the_tables_of_their_splits), HX_CASE(the_direct_map_keeps_none),
+	 HX_CASE(no_leaf_straddles_the_end_of_the_direct_map),
+	 HX_CASE(the_direct_map_is_not_folded_by_breaking_it),
 	 HX_CASE(leaves_that_fit_together_are_folded), HX_CASE(ranges_are_translated_and_harvested),
 	 HX_CASE(a_map_that_can_never_succeed_gives_up_early), HX_CASE(emptied_tables_are_freed),
 	 HX_CASE(released_leaves_are_told_with_their_flags),

@@ -618,6 +618,83 @@ HX_TEST(tables_without_an_identifier_keep_nothing)
 	close_machine();
 }
 
+/* What a CPU has of a table without an identifier goes before the kernel's table keeps its own. */
+HX_TEST(entries_without_an_identifier_are_not_kept_for_the_kernel)
+{
+	open_machine(&(struct hx_sim_config){.asid_bits = 1});
+	HX_BAIL();
+	for (unsigned i = 0; i < 2; i++) {
+		HX_CHECK_STATUS(
+			hx_map(&spaces[i], hx_va(pva()), hx_pa(DATA_PA + i * PAGE), PAGE, URW),
+			HX_OK);
+	}
+	hx_pagetable_load(user, &kernel);
+	hx_sim_play(1);
+	hx_pagetable_load(&spaces[1], &kernel);
+	HX_CHECK_EQUAL((uint16_t)spaces[1].asid_token, HX_ASID_KERNEL);
+	HX_CHECK(reads(pva(), DATA_PA + PAGE));
+	hx_pagetable_load(user, &spaces[1]);
+	HX_CHECK((uint16_t)user->asid_token != HX_ASID_KERNEL);
+	hx_pagetable_load(&kernel, user);
+	HX_CHECK(!reads(pva(), DATA_PA + PAGE));
+	HX_CHECK(!hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(DATA_PA + PAGE))));
+	hx_sim_play(0);
+	for (unsigned i = 0; i < 2; i++) {
+		HX_CHECK_STATUS(hx_unmap(&spaces[i], hx_va(pva()), PAGE, NULL, NULL), HX_OK);
+	}
+	close_machine();
+}
+
+/* Three identifiers for users and four CPUs: a table that runs without one gets none elsewhere. */
+HX_TEST(a_table_runs_under_one_identifier_everywhere)
+{
+	open_machine(&(struct hx_sim_config){.asid_bits = 2, .broadcast = HX_SIM_ON});
+	HX_BAIL();
+	static struct hx_pagetable more[2];
+	struct hx_pagetable *t[5] = {&spaces[0], &spaces[1], &spaces[2], &more[0], &more[1]};
+	for (unsigned i = 0; i < 2; i++) {
+		HX_REQUIRE_STATUS(hx_pagetable_init(&more[i],
+						    &(struct hx_pagetable_config){
+							    .frames = &world_frames,
+							    .kernel = &kernel,
+						    }),
+				  HX_OK);
+	}
+	struct hx_pagetable *last = t[3];
+	HX_CHECK_STATUS(hx_map(last, hx_va(pva()), hx_pa(DATA_PA), PAGE, URW), HX_OK);
+	for (unsigned cpu = 0; cpu < 4; cpu++) {
+		hx_sim_play(cpu);
+		if (cpu == 3) {
+			hx_hal_mmu_init();
+			hx_hal_user_access(true);
+			hx_pagetable_load(&kernel, NULL);
+		}
+		hx_pagetable_load(t[cpu], &kernel);
+	}
+	HX_CHECK_EQUAL((uint16_t)last->asid_token, HX_ASID_KERNEL); /* CPU 3 has got none */
+	HX_CHECK(reads(pva(), DATA_PA));
+	hx_sim_play(0); /* two CPUs run one table: there is an identifier to be had again */
+	hx_pagetable_load(t[1], t[0]);
+	hx_sim_play(1);
+	hx_pagetable_load(t[4], t[1]);
+	hx_pagetable_load(t[1], t[4]);
+	hx_pagetable_load(last, t[1]);
+	HX_CHECK(reads(pva(), DATA_PA));
+	HX_CHECK_STATUS(hx_unmap(last, hx_va(pva()), PAGE, NULL, NULL), HX_OK);
+	HX_CHECK(!reads(pva(), DATA_PA));
+	hx_sim_play(3);
+	HX_CHECK(!reads(pva(), DATA_PA));
+	HX_CHECK(!hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(DATA_PA))));
+	/* When nobody runs it any more it gets one. */
+	hx_pagetable_load(&kernel, last);
+	hx_sim_play(1);
+	hx_pagetable_load(&kernel, last);
+	for (unsigned i = 0; i < 2; i++) {
+		HX_CHECK_STATUS(hx_pagetable_destroy(&more[i]), HX_OK);
+	}
+	close_machine();
+}
+
 /* ---- Lazy CPUs, which change while they are asked ---- */
 
 /* What CPU 1 does; it runs user's table, or is lazy on it. */
@@ -783,4 +860,6 @@ HX_SUITE(mapper_races, HX_CASE(a_lazy_cpu_answers_by_what_it_has_become),
 	 HX_CASE(a_huge_leaf_keeps_its_marks_through_an_update),
 	 HX_CASE(a_cpu_that_has_left_when_it_is_asked_does_not_keep),
 	 HX_CASE(a_cpu_that_faults_on_a_broken_leaf_answers),
-	 HX_CASE(tables_without_an_identifier_keep_nothing));
+	 HX_CASE(tables_without_an_identifier_keep_nothing),
+	 HX_CASE(entries_without_an_identifier_are_not_kept_for_the_kernel),
+	 HX_CASE(a_table_runs_under_one_identifier_everywhere));

@@ -555,7 +555,8 @@ static void start(uint64_t number)
 		.broadcast = number & 1 ? HX_SIM_ON : HX_SIM_OFF,
 		.speculative_accessed = number & 2 ? HX_SIM_ON : HX_SIM_OFF,
 		.hardware_ad = number % 5 == 0 ? HX_SIM_OFF : HX_SIM_DEFAULT,
-		.asid_bits = number & 4 ? 3 : 0,
+		.asid_bits =
+			number & 4 ? 1 + number / 8 % 3 : 0, /* with 1 and 2 some table has none */
 		.seed = number,
 	};
 	if (number % 3 == 0) { /* levels of other sizes */

@@ -929,6 +929,44 @@ HX_TEST(translate_follows_no_freed_table)
 	close_machine();
 }
 
+/* Whatever it meets on its way: a page has its frame, or none. */
+static void translate_many(unsigned id)
+{
+	uint64_t leaves[64];
+	(void)id;
+	while (!stopped()) {
+		HX_CHECK_STATUS(hx_translate_range(&user, hx_va(UVA), 64, leaves), HX_OK);
+		for (unsigned i = 0; i < 64; i++) {
+			HX_CHECK(leaves[i] == 0 || hx_leaf_pa(leaves[i]).v == DATA_PA + i * PAGE);
+			__atomic_fetch_add(&translated, leaves[i] != 0, __ATOMIC_RELAXED);
+		}
+		hx_hal_relax();
+	}
+}
+
+HX_TEST(a_range_is_translated_while_its_pages_come_and_go)
+{
+	open_machine(&(struct hx_sim_config){0}, 0);
+	HX_BAIL();
+	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA + 64 * PAGE), hx_pa(DATA_PA), PAGE, URW), HX_OK);
+	translated = 0;
+	start_cpus(2, translate_many);
+	HX_BAIL();
+	for (unsigned i = 0;
+	     i < 20000 || (__atomic_load_n(&translated, __ATOMIC_RELAXED) == 0 && i < 200000);
+	     i++) {
+		unsigned first = i % 60, count = i % 4 + 1;
+		struct hx_va va = hx_va(UVA + first * PAGE);
+		HX_CHECK_STATUS(hx_map(&user, va, hx_pa(DATA_PA + first * PAGE), count * PAGE, URW),
+				HX_OK);
+		HX_CHECK_STATUS(hx_unmap(&user, va, count * PAGE, NULL, NULL), HX_OK);
+	}
+	join_cpus(2);
+	HX_CHECK(translated > 0);
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA + 64 * PAGE), PAGE, NULL, NULL), HX_OK);
+	close_machine();
+}
+
 /* ---- Random calls under TLBs that have seen everything ---- */
 
 static void read_all(unsigned id)
@@ -1488,7 +1526,9 @@ HX_SUITE(mapper_threads, HX_CASE(marks_that_appear_while_a_table_is_folded_stay)
 	 HX_CASE(a_cpu_that_is_lazy_misses_no_shootdown), HX_CASE(tables_end_under_lazy_cpus),
 	 HX_CASE(masks_change_around_the_load), HX_CASE(dirty_pages_are_not_lost),
 	 HX_CASE(dirty_pages_are_not_lost_with_break_before_make),
-	 HX_CASE(translate_follows_no_freed_table), HX_CASE(random_calls_leave_nothing_stale),
+	 HX_CASE(translate_follows_no_freed_table),
+	 HX_CASE(a_range_is_translated_while_its_pages_come_and_go),
+	 HX_CASE(random_calls_leave_nothing_stale),
 	 HX_CASE(random_calls_leave_nothing_stale_with_interrupts),
 	 HX_CASE(random_calls_leave_nothing_stale_without_hardware_marks),
 	 HX_CASE(random_calls_leave_nothing_stale_with_break_before_make));

@@ -16,7 +16,7 @@
  * Teardown keeps one order: unhook (in place: a leaf, or the entry of a table
  * that empties, becomes a soft entry that remembers its frame), invalidate on
  * every CPU that may hold it, then release data frames and table frames. One
- * broadcast serves a call of any size.
+ * broadcast serves a call of any size, but for what a call says of its cost.
  *
  * When a call returns, nothing that it took away can be used any more on any
  * CPU. What it gave is different: a CPU may have cached that a page was absent,
@@ -52,8 +52,10 @@ struct hx_mapper_counters {
  * The addresses under one entry of level 1 (2 MiB, one leaf table) are a stripe;
  * 32 consecutive ones have 32 different locks. A call locks the stripes of its
  * range, all 32 when the range is longer, so calls on disjoint ranges run at the
- * same time, and write no common cache line, unless 32 stripes, or a multiple,
- * lie between them (see memory/mapper/cursor.c for what a stripe's lock guards).
+ * same time unless 32 stripes, or a multiple, lie between them. As long as they make
+ * and free no tables they write no common cache line either; tables come from frames
+ * and are linked in tables that they share (see memory/mapper/cursor.c for what a
+ * stripe's lock guards).
  */
 enum { HX_STRIPES = 32 };
 
@@ -117,7 +119,7 @@ struct hx_pagetable_config {
 
 /**
  * Allocate the root.
- * @return OUT_OF_MEMORY, NOT_INITIALIZED (kernel not sealed), INVALID_ARGUMENT
+ * @return OUT_OF_MEMORY, NOT_INITIALIZED (kernel not sealed, or ended), INVALID_ARGUMENT
  *         (no frames, @p c->kernel is no kernel table, no such policy),
  *         NOT_SUPPORTED (a geometry that the walker cannot walk): *t is unchanged
  */
@@ -146,8 +148,11 @@ HX_NODISCARD hx_status hx_pagetable_prepare(struct hx_pagetable *t, struct hx_va
  * Kernel table: the first @p bytes of the kernel half are the direct map. Its leaves
  * may be of every level and keep no tables, which would be a 512th of all memory;
  * splitting one allocates them and may be OUT_OF_MEMORY. On a machine that demands
- * break-before-make a leaf of it is not split and keeps its cache attributes:
- * NOT_SUPPORTED, for the tables are reached through it. Before anything is mapped.
+ * break-before-make a leaf of it above level 0 is not split and keeps its cache
+ * attributes: NOT_SUPPORTED, for the tables are reached through it; nor is any folded. A
+ * single page of it may get others if it holds no table, no stack and nothing else that
+ * the call reaches. No leaf lies on both sides of its end: HX_MAP_LEVEL_* is NOT_SUPPORTED
+ * there. Before anything is mapped.
  * @return INVALID_ARGUMENT (no kernel table, something is mapped), INVALID_ALIGNMENT,
  *         INVALID_SIZE, INVALID_ADDRESS as hx_map()
  */
@@ -156,7 +161,7 @@ HX_NODISCARD hx_status hx_pagetable_direct(struct hx_pagetable *t, uint64_t byte
 /**
  * Kernel table: from now on its root entries are fixed, other tables copy them. A
  * call that would make, change or remove one (of a leaf of the root level) is
- * NOT_SUPPORTED.
+ * NOT_SUPPORTED. Of any other table it means nothing.
  */
 void hx_pagetable_seal(struct hx_pagetable *t);
 
@@ -256,9 +261,11 @@ typedef void (*hx_released_fn)(void *context, const struct hx_released *batch);
  *         be split and no table is to be had: nothing changed in every case
  * Context: IRQ-safe; locks the range; never sleeps
  * Cost:    two descents per leaf table; a table wholly in the range is unhooked
- *          with one store; at most one shootdown. One page beside another, in the
- *          leaf table that was used last in its stripe, that no other CPU runs: no
- *          descent, 120 instructions at most
+ *          with one store; at most one shootdown, and one more for each huge leaf that
+ *          is split on a machine that demands break-before-make, and for each end of
+ *          the range where another call has emptied the same table above level 0.
+ *          One page beside another, in the leaf table that was used last in its stripe,
+ *          that no other CPU runs: no descent, 120 instructions at most
  */
 HX_NODISCARD hx_status hx_unmap(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
 				hx_released_fn released, void *context);
@@ -312,7 +319,7 @@ HX_NODISCARD struct hx_translation hx_translate(const struct hx_pagetable *t, st
 /**
  * Translate @p pages pages from @p va on, any half, into leaves[0..pages): the address of
  * each page with the flags below bit 12 and NO_EXECUTE left out; 0 where nothing is mapped.
- * Each leaf table is seen as of one moment at which no part of it was being freed.
+ * Sees each page before or after a concurrent call, as hx_translate() does.
  * @return HX_OK; INVALID_ALIGNMENT, INVALID_SIZE (0), INVALID_ADDRESS (wraps or not
  *         canonical), INVALID_ARGUMENT (no room), NOT_INITIALIZED: leaves[] unchanged
  * Context: IRQ-safe, takes no lock
@@ -367,9 +374,10 @@ void hx_pagetable_visit(const struct hx_pagetable *t, hx_leaf_fn visit, void *co
 /**
  * Walk everything that the table owns: reserved encodings, misaligned and unreachable
  * leaves, empty tables, tables that are no frames of ours (by the database when
- * there is one, else by the zones), tables lost or linked twice, the half that
- * it does not own, GLOBAL leaves in a user table, writable and executable leaves
- * under W^X. HX_OK or CORRUPTED; NOT_INITIALIZED.
+ * there is one, else by the zones), tables lost or linked twice, or remembered
+ * where there is none (leaf_table), the half that it does not own, GLOBAL leaves in
+ * a user table, writable and executable leaves under W^X. HX_OK or CORRUPTED;
+ * NOT_INITIALIZED.
  * Context: locks all of the table. Cost: O(tables)
  */
 HX_NODISCARD hx_status hx_pagetable_validate(struct hx_pagetable *t);

@@ -14,20 +14,26 @@ struct harvest {
 	uint64_t *leaves; /* for the next page */
 };
 
-/* Clear the marks in one leaf. @return its flags before */
+/*
+ * Clear the marks in one leaf. One above level 1 is of many stripes: another call may
+ * have cleared them, and not flushed yet. @return its flags before
+ */
 static uint64_t clear_marks(struct harvest *h, hx_pte *p, hx_pte e, unsigned level, uintptr_t va)
 {
 	uint64_t flags = hx_hal_pte_flags(e, level);
+	bool stale = level > 1 && h->clear != 0;
 	while ((flags & h->clear) != 0) {
 		hx_pte prot = hx_hal_pte_prot(flags & ~(h->clear | HX_PAGE_HUGE), level);
 		if (hx_hal_pte_update(p, &e,
 				      hx_hal_pte_leaf(hx_hal_pte_pa(e, level), prot, level))) {
-			va &= ~(uintptr_t)(hx_level_bytes(level) - 1);
-			hx_gather_add(&h->cursor.gather, va, hx_piece_last(va, UINTPTR_MAX, level),
-				      level);
+			stale = true;
 			break;
 		}
 		flags = hx_hal_pte_flags(e, level); /* another mark has appeared */
+	}
+	if (stale) {
+		va &= ~(uintptr_t)(hx_level_bytes(level) - 1);
+		hx_gather_add(&h->cursor.gather, va, hx_piece_last(va, UINTPTR_MAX, level), level);
 	}
 	return flags;
 }

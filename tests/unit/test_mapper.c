@@ -97,6 +97,17 @@ static void check_absent(struct hx_pagetable *t, uintptr_t va)
 
 /* ---- Life ---- */
 
+static bool count_leaf(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+		       uint64_t flags)
+{
+	(void)va;
+	(void)pa;
+	(void)bytes;
+	(void)flags;
+	++*(unsigned *)context;
+	return true;
+}
+
 HX_TEST(init_checks_its_arguments)
 {
 	open_frames();
@@ -135,6 +146,17 @@ HX_TEST(init_checks_its_arguments)
 	hx_pagetable_seal(NULL);
 	hx_pagetable_seal(&third);
 	HX_CHECK(!third.sealed && third.frames == NULL);
+	/* What has no status to give does nothing to none, and to one that has ended. */
+	struct hx_pagetable *none[] = {NULL, &third, &t};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(none); i++) {
+		unsigned visits = 0;
+		hx_flush_all(none[i]);
+		hx_pagetable_visit(none[i], count_leaf, &visits);
+		HX_CHECK_EQUAL(visits, 0);
+		HX_CHECK_EQUAL(hx_pagetable_counters(none[i]).tables, 0);
+		HX_CHECK_STATUS(hx_pagetable_validate(none[i]), HX_NOT_INITIALIZED);
+		HX_CHECK(!hx_pagetable_is_loaded(none[i]));
+	}
 	HX_CHECK_EQUAL(world_free_count(), WORLD_FRAMES);
 }
 

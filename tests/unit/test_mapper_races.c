@@ -547,6 +547,52 @@ HX_TEST(a_cpu_that_has_left_when_it_is_asked_does_not_keep)
 	close_machine();
 }
 
+static bool beside; /* the second harvest was made */
+
+/* Once the first one has cleared the leaf, and before it has flushed it. */
+static void harvest_beside(void)
+{
+	const uintptr_t base = 4 * span(2), va = base + DATA_PA;
+	if (beside || (hx_translate(user, hx_va(base)).flags & HX_PAGE_DIRTY) != 0) {
+		return;
+	}
+	beside = true;
+	uint64_t leaf = 0;
+	hx_sim_play(1);
+	HX_CHECK_STATUS(hx_harvest(user, hx_va(va), 1, HX_PAGE_DIRTY, &leaf), HX_OK);
+	HX_CHECK(leaf != 0 && !(leaf & HX_PAGE_DIRTY));
+	hx_sim_play(2);
+	struct hx_sim_reference r = {.va = hx_va(va), .access = HX_ACCESS_WRITE, .bytes = 8};
+	struct hx_fault fault;
+	HX_CHECK(hx_sim_access(&r, &fault));
+	HX_CHECK((hx_translate(user, hx_va(va)).flags & HX_PAGE_DIRTY) != 0);
+	hx_sim_play(0);
+}
+
+/* Two stripes of one leaf: who finds no mark may rely on it as much as who cleared it. */
+HX_TEST(what_another_harvest_cleared_is_marked_again)
+{
+	open_machine(&(struct hx_sim_config){.broadcast = HX_SIM_ON, .hardware_ad = HX_SIM_ON});
+	HX_BAIL();
+	const struct hx_va base = hx_va(4 * span(2));
+	HX_CHECK_STATUS(hx_map(user, base, hx_pa(0), span(2), URW | HX_MAP_LEVEL_2), HX_OK);
+	hx_sim_play(2);
+	hx_pagetable_load(user, &kernel);
+	struct hx_sim_reference r = {
+		.va = hx_va(base.v + DATA_PA), .access = HX_ACCESS_WRITE, .bytes = 8};
+	struct hx_fault fault;
+	HX_CHECK(hx_sim_access(&r, &fault));
+	hx_sim_play(0);
+	uint64_t leaf = 0;
+	beside = false;
+	hx_sim_on_step(harvest_beside);
+	HX_CHECK_STATUS(hx_harvest(user, base, 1, HX_PAGE_DIRTY, &leaf), HX_OK);
+	hx_sim_on_step(NULL);
+	HX_CHECK(beside && (leaf & HX_PAGE_DIRTY));
+	HX_CHECK_STATUS(hx_unmap(user, base, span(2), NULL, NULL), HX_OK);
+	close_machine();
+}
+
 static bool answered;
 
 static void fault_on_what_is_broken(void)
@@ -859,6 +905,7 @@ HX_SUITE(mapper_races, HX_CASE(a_lazy_cpu_answers_by_what_it_has_become),
 	 HX_CASE(two_calls_link_one_table), HX_CASE(an_entry_changes_under_its_locks),
 	 HX_CASE(a_huge_leaf_keeps_its_marks_through_an_update),
 	 HX_CASE(a_cpu_that_has_left_when_it_is_asked_does_not_keep),
+	 HX_CASE(what_another_harvest_cleared_is_marked_again),
 	 HX_CASE(a_cpu_that_faults_on_a_broken_leaf_answers),
 	 HX_CASE(tables_without_an_identifier_keep_nothing),
 	 HX_CASE(entries_without_an_identifier_are_not_kept_for_the_kernel),

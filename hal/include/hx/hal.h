@@ -110,7 +110,7 @@ enum hx_pte_kind {
  *     NEGATIVE_CACHING or BREAK_BEFORE_MAKE walkers may see no plain store before
  *     it or a TLB operation of the CPU that stored
  * [inline, optional] void hx_hal_pt_publish_page(struct hx_va va);
- *     the same for one leaf of level 0, in a table that the walker can reach already
+ *     the same for one leaf of level 0; absence of a table above it may stay cached
  */
 enum { HX_SOFT_BITS = 48 };
 

@@ -336,7 +336,8 @@ HX_NODISCARD hx_status hx_translate_range(const struct hx_pagetable *t, struct h
  *         INVALID_ARGUMENT (@p clear has other flags); NOT_SUPPORTED: marks are to be
  *         cleared that the machine would not set again
  * Context: IRQ-safe; locks the range; never sleeps
- * Cost:    one descent a leaf table; at most one shootdown, none when nothing was set
+ * Cost:    one descent a leaf table; at most one shootdown, none when nothing was set and
+ *          no leaf is above level 1
  */
 HX_NODISCARD hx_status hx_harvest(struct hx_pagetable *t, struct hx_va va, uint64_t pages,
 				  uint64_t clear, uint64_t *leaves);

@@ -148,6 +148,54 @@ static inline uint64_t hx_soft_flags(uint64_t payload, unsigned level)
 	       (payload & HX_SOFT_DIRTY ? HX_PAGE_DIRTY : 0) | (level > 0 ? HX_PAGE_HUGE : 0);
 }
 
+/* ---- Groups of leaves that the machine caches as one (hx/hal.h) ---- */
+
+/*
+ * Only whole groups stand in a table, and only settled leaves are in them. Who reads an
+ * entry by hx_hal_pte_load() sees the leaf that it is by itself; who changes some of a
+ * group's entries makes all of them plain before (hx_group_break()). Plain or not, they say the
+ * same, so that neither way needs a flush. But until the change has been flushed a CPU may cache
+ * the leaf of an entry that has changed already out of a neighbour's, as it was: that is as
+ * if it had done so before the change.
+ */
+static inline unsigned hx_group_leaves(void)
+{
+	return 1u << hx_hal_geometry.group_bits;
+}
+
+static HX_ALWAYS_INLINE bool hx_is_grouped(const hx_pte *p)
+{
+	const hx_pte raw = hx_hal_pte_raw(p);
+	return raw != hx_hal_pte_plain(raw, p);
+}
+
+/* Has the machine nothing left to set in a leaf with these flags? */
+static inline bool hx_is_settled(uint64_t flags)
+{
+	return !hx_feature(HX_MMU_HARDWARE_AD) ||
+	       ((flags & HX_PAGE_ACCESSED) != 0 &&
+		((flags & HX_PAGE_DIRTY) != 0 || (flags & HX_PAGE_WRITABLE) == 0));
+}
+
+/* Do the leaves from @first on, an aligned array of them, make a group? (group.c) */
+bool hx_group_fits(const hx_pte *first);
+/* Make groups of the leaves in [begin, end) where they fit. Nothing is to be flushed. */
+void hx_group_make(hx_pte *begin, const hx_pte *end);
+/* The group that @p is in, if it is in one, becomes plain. */
+void hx_group_break(hx_pte *p);
+
+/* The same for those that are partly in [begin, end), part of one table. */
+static inline void hx_group_cut(hx_pte *begin, hx_pte *end)
+{
+	const uintptr_t mask = hx_group_leaves() * sizeof *begin - 1;
+	if (((uintptr_t)begin & mask) != 0) {
+		hx_group_break(begin);
+	}
+	if (((uintptr_t)end & mask) != 0) {
+		hx_group_break(end - 1);
+	}
+}
+
 /* ---- Runs: most leaves of a table of level 0 differ in their address alone ---- */
 
 /* What an entry of level 0 holds beside its address. */

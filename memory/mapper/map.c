@@ -109,6 +109,9 @@ static void fill_pages(const struct mapping *m, hx_pte *table, bool fresh, uintp
 			hx_hal_pte_store(p, hx_hal_pte_leaf(hx_pa(pa), prot, 0));
 		}
 	}
+	if (hx_is_settled(m->flags)) {
+		hx_group_make(&table[hx_level_index(va, 0)], end);
+	}
 }
 
 /* A new leaf table that maps [va, last] and nothing else. */

@@ -430,7 +430,7 @@ static hx_pte understand(const struct sim_cpu *cpu, hx_pte e, const hx_pte *p, u
 	return leaf;
 }
 
-/* A leaf, and when it is of a group what the others say, for the walker has read that, too. */
+/* A leaf; one of a group says what the others should say, and stands for them. */
 static void insert_leaf(struct sim_cpu *cpu, const struct sim_entry *leaf, bool grouped)
 {
 	struct sim_entry each = *leaf;
@@ -438,8 +438,12 @@ static void insert_leaf(struct sim_cpu *cpu, const struct sim_entry *leaf, bool 
 	const uint64_t bytes = sim_level_bytes(leaf->level), before = leaf->va & (count * bytes - 1);
 	each.va -= before;
 	each.pa -= before;
-	for (unsigned i = 0; i < count; i++, each.va += bytes, each.pa += bytes) {
+	each.source -= before / bytes;
+	for (unsigned i = 0; i < count; i++) {
 		insert(cpu, &each);
+		each.va += bytes;
+		each.pa += bytes;
+		each.source++;
 	}
 }
 

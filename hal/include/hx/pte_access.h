@@ -9,8 +9,16 @@
 #define HX_PTE_ACCESS_H
 
 #ifndef hx_hal_pte_group
-#define hx_hal_pte_group(e)    (e)
-#define hx_hal_pte_plain(e, p) ((void)(p), (e))
+static HX_ALWAYS_INLINE hx_pte hx_hal_pte_group(hx_pte e)
+{
+	return e;
+}
+
+static HX_ALWAYS_INLINE hx_pte hx_hal_pte_plain(hx_pte e, const hx_pte *p)
+{
+	(void)p;
+	return e;
+}
 #endif
 
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_raw(const hx_pte *p)

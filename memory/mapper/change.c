@@ -371,7 +371,7 @@ static void unhook_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 	struct rule rule = {0};
 	hx_pte *begin = &table[hx_level_index(va, 0)], *end = &table[hx_level_index(last, 0)] + 1;
 	hx_pte *first = NULL, *after = NULL; /* of those that were leaves */
-	hx_group_cut(begin, end);
+	hx_group_break(begin, end);
 	for (hx_pte *p = begin; p < end;) {
 		hx_pte e = hx_hal_pte_load(p);
 		if (hx_attributes_of(e) != rule.attributes) {
@@ -448,8 +448,9 @@ static bool list_leaves(hx_pte *table)
 {
 	const unsigned entries = hx_level_entries(0);
 	bool any = false;
+	hx_group_break(table, &table[entries]);
 	for (unsigned i = 0; i < entries;) {
-		hx_pte e = hx_hal_pte_load(&table[i]);
+		hx_pte e = table[i];
 		enum hx_pte_kind kind = hx_hal_pte_kind(e, 0);
 		any |= kind != HX_PTE_EMPTY;
 		if (kind == HX_PTE_LEAF) {
@@ -711,7 +712,7 @@ static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 	const uintptr_t page = (uintptr_t)hx_level_bytes(0);
 	hx_pte *begin = &table[hx_level_index(va, 0)], *end = &table[hx_level_index(last, 0)] + 1;
 	hx_pte *first = NULL, *after = NULL; /* of those that are stale */
-	hx_group_cut(begin, end);
+	hx_group_break(begin, end);
 	for (hx_pte *p = begin; p < end;) {
 		hx_pte e = hx_hal_pte_load(p);
 		if (hx_attributes_of(e) != rule.attributes) {

@@ -148,16 +148,8 @@ static inline uint64_t hx_soft_flags(uint64_t payload, unsigned level)
 	       (payload & HX_SOFT_DIRTY ? HX_PAGE_DIRTY : 0) | (level > 0 ? HX_PAGE_HUGE : 0);
 }
 
-/* ---- Groups of leaves that the machine caches as one (hx/hal.h) ---- */
+/* ---- Groups of leaves, which the machine may cache as one (hx/hal.h, group.c) ---- */
 
-/*
- * Only whole groups stand in a table, and only settled leaves are in them. Who reads an
- * entry by hx_hal_pte_load() sees the leaf that it is by itself; who changes some of a
- * group's entries makes all of them plain before (hx_group_break()). Plain or not, they say the
- * same, so that neither way needs a flush. But until the change has been flushed a CPU may cache
- * the leaf of an entry that has changed already out of a neighbour's, as it was: that is as
- * if it had done so before the change.
- */
 static inline unsigned hx_group_leaves(void)
 {
 	return 1u << hx_hal_geometry.group_bits;
@@ -177,24 +169,12 @@ static inline bool hx_is_settled(uint64_t flags)
 		((flags & HX_PAGE_DIRTY) != 0 || (flags & HX_PAGE_WRITABLE) == 0));
 }
 
-/* Do the leaves from @first on, an aligned array of them, make a group? (group.c) */
+/* Do the leaves from @first on, an aligned array of them, make a group? */
 bool hx_group_fits(const hx_pte *first);
-/* Make groups of the leaves in [begin, end) where they fit. Nothing is to be flushed. */
+/* Make groups of entries [begin, end) of a leaf table wherever they fit. */
 void hx_group_make(hx_pte *begin, const hx_pte *end);
-/* The group that @p is in, if it is in one, becomes plain. */
-void hx_group_break(hx_pte *p);
-
-/* The same for those that are partly in [begin, end), part of one table. */
-static inline void hx_group_cut(hx_pte *begin, hx_pte *end)
-{
-	const uintptr_t mask = hx_group_leaves() * sizeof *begin - 1;
-	if (((uintptr_t)begin & mask) != 0) {
-		hx_group_break(begin);
-	}
-	if (((uintptr_t)end & mask) != 0) {
-		hx_group_break(end - 1);
-	}
-}
+/* Make those plain of which an entry is in [begin, end): before one of them changes. */
+void hx_group_break(hx_pte *begin, const hx_pte *end);
 
 /* ---- Runs: most leaves of a table of level 0 differ in their address alone ---- */
 
@@ -206,7 +186,8 @@ static HX_ALWAYS_INLINE hx_pte hx_attributes_of(hx_pte e)
 
 /*
  * Four neighbours, for loops over a table: one test for all of them, and each is
- * loaded before the first is stored, so that the loads go ahead of what is done.
+ * loaded before the first is stored, so that the loads go ahead of what is done. They are
+ * as they stand: one of a group is like no plain leaf, and is looked at by itself.
  */
 struct hx_four {
 	hx_pte a, b, c, d;
@@ -214,8 +195,8 @@ struct hx_four {
 
 static HX_ALWAYS_INLINE struct hx_four hx_four_load(const hx_pte *p)
 {
-	return (struct hx_four){hx_hal_pte_load(&p[0]), hx_hal_pte_load(&p[1]),
-				hx_hal_pte_load(&p[2]), hx_hal_pte_load(&p[3])};
+	return (struct hx_four){hx_hal_pte_raw(&p[0]), hx_hal_pte_raw(&p[1]), hx_hal_pte_raw(&p[2]),
+				hx_hal_pte_raw(&p[3])};
 }
 
 /* Do they differ from @e, and from each other, in the address alone? */

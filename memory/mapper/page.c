@@ -4,11 +4,11 @@
  * call by the general way (map.c, change.c).
  *
  * Usual is a page whose leaf table the stripe remembers (cursor.c), beside another
- * page, so that the table neither comes nor goes, and in no group of leaves, with a lock that is free, and with
- * nothing wrong in the arguments. What turns out otherwise has changed nothing and is
- * done, or refused, by the general way: there is one place for each refusal. So these
- * functions call nothing on their way, and need not even save a register; what is
- * seldom, another CPU to be told or a caller to be told, ends in a call of its own.
+ * page, so that the table neither comes nor goes, and in no group (group.c), with a lock
+ * that is free, and with nothing wrong in the arguments. What turns out otherwise has
+ * changed nothing and is done, or refused, by the general way: there is one place for each
+ * refusal. So these functions call nothing on their way, and need not even save a register;
+ * what is seldom, another CPU to be told or a caller to be told, ends in a call of its own.
  *
  * The order is that of every unmapping: the entry is EMPTY first, then forgotten
  * everywhere, then the frame is told; the stripe's lock keeps others from mapping the

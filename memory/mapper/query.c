@@ -214,18 +214,18 @@ static bool leaf_is_sound(const struct hx_pagetable *t, hx_pte e, unsigned level
 	       (t->wx == HX_WX_OFF || !writable || (flags & HX_PAGE_NO_EXECUTE));
 }
 
-/* A leaf in a group: all of it is there, and its leaves fit together. */
+/* A leaf may be in a group that is there whole, and whose leaves fit together. */
 static bool group_is_sound(const hx_pte *p, unsigned level)
 {
 	if (!hx_is_grouped(p)) {
 		return true;
 	}
 	const hx_pte *first = p - (uintptr_t)p / sizeof *p % hx_group_leaves();
-	bool whole = level == 0;
+	unsigned found = 0;
 	for (unsigned i = 0; i < hx_group_leaves(); i++) {
-		whole = whole && hx_is_grouped(&first[i]);
+		found += hx_is_grouped(&first[i]);
 	}
-	return whole && hx_group_fits(first);
+	return level == 0 && found == hx_group_leaves() && hx_group_fits(first);
 }
 
 /* The only soft entry that outlives the call that made it: a hidden page. */

@@ -247,7 +247,39 @@ HX_TEST(groups_fold_into_a_huge_leaf)
 	close_tables();
 }
 
-/* ---- What cuts them ---- */
+/* ---- What cuts them, or takes them away whole ---- */
+
+static unsigned listed;
+
+static void note_listed(void *context, struct hx_va va, struct hx_pa pa, uint64_t bytes,
+			uint64_t flags)
+{
+	(void)context;
+	listed += bytes == PAGE && pa.v - PA == va.v - UVA &&
+		  flags == (RW & HX_LEAF_FLAGS & ~HX_PAGE_ACCESSED);
+}
+
+static void note_table(void *context, const struct hx_released *batch)
+{
+	world_each_leaf(batch, note_listed, context);
+}
+
+HX_TEST(a_leaf_table_of_groups_is_told_page_by_page)
+{
+	if (!open_tables(true, HX_SIM_DEFAULT)) {
+		return;
+	}
+	/* In groups, but for its first page and the last two. */
+	const uint64_t bytes = L1 - 3 * PAGE;
+	HX_REQUIRE_STATUS(hx_map(&user, hx_va(UVA + PAGE), hx_pa(PA + PAGE), bytes, RW), HX_OK);
+	HX_CHECK_EQUAL(grouped(UVA + PAGE, 63), bits(15, 63));
+	HX_CHECK(reach(UVA + L1 / 2, HX_ACCESS_WRITE));
+	listed = 0;
+	HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), L1, note_table, NULL), HX_OK);
+	HX_CHECK_EQUAL(listed, bytes / PAGE);
+	HX_CHECK(!reach(UVA + L1 / 2, HX_ACCESS_READ));
+	close_tables();
+}
 
 enum what { UNMAP, PROTECT, HIDE, HARVEST, LOOK, WHATS };
 
@@ -515,7 +547,8 @@ HX_TEST(groups_and_break_before_make_exclude_each_other)
 HX_SUITE(mapper_groups, HX_CASE(groups_are_made_where_leaves_fit),
 	 HX_CASE(without_hardware_marks_all_leaves_are_settled),
 	 HX_CASE(groups_stand_beside_huge_leaves), HX_CASE(fold_makes_groups_of_single_pages),
-	 HX_CASE(groups_fold_into_a_huge_leaf), HX_CASE(a_change_of_some_pages_leaves_the_others),
+	 HX_CASE(groups_fold_into_a_huge_leaf),
+	 HX_CASE(a_leaf_table_of_groups_is_told_page_by_page), HX_CASE(a_change_of_some_pages_leaves_the_others),
 	 HX_CASE(pages_of_a_group_are_hidden),
 	 HX_CASE(a_right_that_is_given_to_one_page_reaches_it),
 	 HX_CASE(a_refused_call_leaves_groups), HX_CASE(groups_read_as_pages),

@@ -68,7 +68,7 @@ struct hx_geometry {
 	uint8_t pa_bits;    /* physical addresses are below 2^pa_bits */
 	uint8_t asid_bits;  /* 0: no address-space identifiers */
 	uint8_t leaf_levels; /* bit l set: a leaf is legal at level l */
-	uint8_t group_bits;  /* log2 of the leaves in a group; 0: no groups */
+	uint8_t group_bits;  /* log2 of the leaves in a group (see the codec); 0: no groups */
 	uint8_t bits[HX_LEVELS_MAX];
 	uint32_t features; /* HX_MMU_* */
 };
@@ -99,25 +99,24 @@ enum hx_pte_kind {
  *     low memory (a speculating CPU may follow it)
  * [inline] uint64_t hx_hal_pte_payload(hx_pte e);  SOFT
  *
- * Groups: 2^group_bits leaves of level 0, aligned as an array and in their addresses, that
- * map neighbouring frames with the same flags and of which the machine may cache all when
- * it reads one. Each bears a sign of the group. Their leaves are settled: the machine has no
- * mark to set in them (ACCESSED is set, and DIRTY or WRITABLE is not clear, or it sets
- * none), for it would set one in the leaf that it reads alone. BREAK_BEFORE_MAKE excludes
- * groups.
- * [inline, optional] hx_pte hx_hal_pte_group(hx_pte e);
- *     what stands for the leaf @e in a group
+ * Groups: with group_bits > 0 the machine may cache 2^group_bits leaves of level 0 as one,
+ * or all of them when it reads one, if each bears a sign. They are neighbours in their table,
+ * an aligned array, map neighbouring frames, aligned alike, have the same flags, and are
+ * settled: ACCESSED, and DIRTY or not WRITABLE, so that a machine with HARDWARE_AD sets no
+ * mark in one of them alone. No groups with BREAK_BEFORE_MAKE.
+ * [inline, optional] hx_pte hx_hal_pte_group(hx_pte e);  macro
+ *     what stands for the leaf @e in a group: never a LEAF by its kind
  * [inline, optional] hx_pte hx_hal_pte_plain(hx_pte e, const hx_pte *p);
- *     the leaf that @e, which stands at @p, is by itself; all but a sound group's is itself
+ *     the leaf that @e, which stands at @p, is by itself; anything else as it is
  *
- * [inline] hx_pte hx_hal_pte_raw(const hx_pte *p);  acquire; as it stands: no LEAF in a group
- * [inline] hx_pte hx_hal_pte_load(const hx_pte *p);  acquire; made plain
+ * [inline] hx_pte hx_hal_pte_raw(const hx_pte *p);   acquire; as it stands
+ * [inline] hx_pte hx_hal_pte_load(const hx_pte *p);  acquire; plain
  * [inline] void hx_hal_pte_store(hx_pte *p, hx_pte e);          release
  * [inline] hx_pte hx_hal_pte_exchange(hx_pte *p, hx_pte e);     acquire-release
  * [inline] bool hx_hal_pte_update(hx_pte *p, hx_pte *expected, hx_pte desired);
  *     compare and exchange; false: *expected holds what stood there. Live leaves
  *     change only by exchange and update: no ACCESSED or DIRTY bit is lost. Both
- *     deal with what stands there, never with a group's leaf
+ *     know entries as they stand
  * [inline] void hx_hal_pt_publish(void);
  *     after a batch of EMPTY or SOFT -> valid stores: makes them visible to
  *     this CPU's walker (a fence where absence may be cached, else nothing). With

@@ -71,8 +71,8 @@ bool hx_hal_tlb_broadcast(const struct hx_tlb_range *ranges, unsigned n, struct 
 	bool done = hx_riscv64_rfence;
 	for (const struct hx_tlb_range *r = ranges; done && r < ranges + n; r++) {
 		uint64_t bytes = wants_all(r) ? UINT64_MAX : r->pages << (12 + 9 * r->level);
-		done = hx_riscv64_fence(cpus, r->global ? HX_SBI_RFENCE_VMA : HX_SBI_RFENCE_VMA_ASID,
-					wants_all(r) ? 0 : r->va.v, bytes, r->asid);
+		uint64_t function = r->global ? HX_SBI_RFENCE_VMA : HX_SBI_RFENCE_VMA_ASID;
+		done = hx_riscv64_fence(cpus, function, wants_all(r) ? 0 : r->va.v, bytes, r->asid);
 	}
 	return done;
 }

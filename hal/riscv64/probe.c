@@ -94,7 +94,8 @@ static bool groups_serve(const struct hx_geometry *g)
 	struct hx_pa root = hx_pa((HX_CSR_READ(satp) & HX_SATP_PPN_MASK) << 12);
 	unsigned own = hx_pa_to_pfn(root).v % FRAMES, asked = own != IGNORED ? own : 0;
 	uintptr_t last = 1u << (g->bits[0] - 1); /* of the user half */
-	uintptr_t i = last - FRAMES - 1, j = last - FRAMES + asked, va = j << 12 | i * sizeof(hx_pte);
+	uintptr_t i = last - FRAMES - 1, j = last - FRAMES + asked;
+	uintptr_t va = j << 12 | i * sizeof(hx_pte);
 	hx_pte *table = (hx_pte *)((uintptr_t)root.v + hx_hal_direct_offset);
 	hx_pte back = hx_hal_pte_table(root);
 	const uint64_t flags = HX_PAGE_PRESENT | HX_PAGE_WRITABLE | HX_PAGE_NO_EXECUTE |

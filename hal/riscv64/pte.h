@@ -6,22 +6,23 @@
  *    63  62..61  60..54  53 .. 10   9..8   7 6 5 4 3 2 1 0
  *   | N | PBMT | reserved |  PPN  |  RSW | D A G U X W R V |
  *
- * V with R = W = X = 0 names a table; W without R is reserved. RSW keeps the two cache flags, so that a mapping reads
- * back as it was written even where Svpbmt is absent and the machine's own
- * attributes decide. Where it is present (HX_MMU_MEMORY_TYPES) PBMT says
+ * V with R = W = X = 0 names a table; W without R is reserved. RSW keeps the two cache
+ * flags, so that a mapping reads back as it was written even where Svpbmt is absent and the
+ * machine's own attributes decide. Where it is present (HX_MMU_MEMORY_TYPES) PBMT says
  *
  *      0  as the machine has it: write-back memory; WRITE_THROUGH
  *      1  NC, normal memory that is not cached: WRITE_THROUGH and NO_CACHE
  *      2  IO, strongly ordered: NO_CACHE
  *
- * N is the sign of a group (Svnapot, in hx_geometry.group_bits): 16 neighbouring entries
- * of level 0 that all hold the same value, PPN[3:0] = 1000b. A walk puts the low bits of
- * the page number there, and may cache the other 15 as well.
+ * N is the sign of a group (Svnapot; group_bits says whether the machine has it): 16
+ * neighbouring entries of level 0 that all hold the same value. A walk puts the low bits
+ * of the page number into PPN[3:0], and may cache the other 15 leaves as well.
  *
- *     63    53 ..   14  13..10   9 .. 0            plain: N = 0, and in 13..10
- *   | 1 | PPN[43:4]  |  1000  | attributes |       the entry's index in its group
+ *      63   62 .. 54   53 .. 14   13 .. 10   9 .. 0
+ *   |  1  |  PBMT 0  | PPN[43:4] |   1000   | as ever |     in a group
+ *   |  0  |  PBMT 0  | PPN[43:4] |   index  | as ever |     the same leaf, plain
  *
- * Everything else with N, and N where there are no groups, is reserved.
+ * N with anything else is reserved.
  *
  * A soft entry has V = 0 and bit 8 = 1, its payload in 53..10 (inverted, so that
  * the PPN lies above all memory) and 57..54.
@@ -45,8 +46,9 @@
 #define HX_RV_RESERVED UINT64_C(0x9fc0000000000000)          /* N, 60..54 */
 #define HX_RV_LEAF_ONLY (UINT64_C(0xd0) | UINT64_C(3) << 61) /* PBMT D A U */
 
-/* Geometry for Sv39, Sv48 or Sv57: 3, 4 or 5 levels. */
 enum { HX_RV_GROUP_BITS = 4 };
+
+/* Geometry for Sv39, Sv48 or Sv57: 3, 4 or 5 levels. */
 static inline struct hx_geometry hx_pte_geometry(unsigned levels)
 {
 	return (struct hx_geometry){

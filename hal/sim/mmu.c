@@ -32,9 +32,9 @@
 #endif
 
 #ifdef HX_RV_N
-#define HAS_GROUP_SIGN(e) (((e) & HX_RV_N) != 0 && ((e) & HX_RV_V) != 0)
+#define GROUP_SIGN (HX_RV_N | HX_RV_V)
 #else
-#define HAS_GROUP_SIGN(e) false
+#define GROUP_SIGN UINT64_C(0)
 #endif
 
 #define CACHE_BITS (HX_PAGE_WRITE_THROUGH | HX_PAGE_NO_CACHE)
@@ -422,7 +422,8 @@ static hx_pte understand(const struct sim_cpu *cpu, hx_pte e, const hx_pte *p, u
 			 uint64_t va)
 {
 	hx_pte leaf = hx_hal_pte_plain(e, p);
-	if (HAS_GROUP_SIGN(e) && (leaf == e || level > 0)) {
+	bool has_sign = GROUP_SIGN != 0 && (e & GROUP_SIGN) == GROUP_SIGN;
+	if (has_sign && (leaf == e || level > 0)) {
 		sim_report(&(struct hx_sim_stale){
 			.cpu = cpu->id, .reserved = true, .va = hx_va((uintptr_t)va)});
 		return hx_hal_pte_soft(0);
@@ -435,7 +436,8 @@ static void insert_leaf(struct sim_cpu *cpu, const struct sim_entry *leaf, bool 
 {
 	struct sim_entry each = *leaf;
 	const unsigned count = grouped ? 1u << hx_hal_geometry.group_bits : 1;
-	const uint64_t bytes = sim_level_bytes(leaf->level), before = leaf->va & (count * bytes - 1);
+	const uint64_t bytes = sim_level_bytes(leaf->level);
+	const uint64_t before = leaf->va & (count * bytes - 1);
 	each.va -= before;
 	each.pa -= before;
 	each.source -= before / bytes;

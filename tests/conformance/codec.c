@@ -20,8 +20,8 @@ HX_CONFORMANCE(geometry_is_consistent)
 	HX_CHECK_EQUAL(g->leaf_levels >> g->levels, 0);
 	HX_CHECK_EQUAL(hx_user_end(), UINT64_C(1) << (g->va_bits - 1));
 	HX_CHECK_EQUAL(hx_kernel_start(), ~UINT64_C(0) << (g->va_bits - 1));
-	HX_CHECK(g->group_bits == 0 || (g->group_bits <= g->bits[0] &&
-					!has_feature(HX_MMU_BREAK_BEFORE_MAKE)));
+	HX_CHECK(g->group_bits == 0 ||
+		 (g->group_bits <= g->bits[0] && !has_feature(HX_MMU_BREAK_BEFORE_MAKE)));
 	hx_log("%u levels, leaves at 0x%x, groups of %u, %u bits of physical address, %u of "
 	       "identifiers, features 0x%x",
 	       g->levels, g->leaf_levels, 1u << g->group_bits, g->pa_bits, g->asid_bits,
@@ -246,7 +246,8 @@ HX_CONFORMANCE(without_groups_no_entry_is_one)
 	struct hx_random r = {6};
 	hx_hal_geometry.group_bits = 0;
 	for (unsigned i = 0; i < 20000; i++) {
-		hx_pte leaf = hx_hal_pte_leaf(hx_pa(PAGE), hx_hal_pte_prot(flags_of(i % 256), 0), 0);
+		hx_pte leaf =
+			hx_hal_pte_leaf(hx_pa(PAGE), hx_hal_pte_prot(flags_of(i % 256), 0), 0);
 		hx_pte e = i % 2 ? hx_random(&r) : hx_hal_pte_group(leaf);
 		__atomic_store_n(&entries[i / 2 % 2], e, __ATOMIC_RELAXED);
 		HX_CHECK_EQUAL(hx_hal_pte_load(&entries[i / 2 % 2]), e);

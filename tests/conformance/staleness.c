@@ -149,9 +149,9 @@ HX_CONFORMANCE(a_cut_group_serves_no_longer)
 			check_group(cpu, GROUP, false);
 			HX_CHECK_STATUS(unmap(va, PAGE), HX_OK);
 			check_group(cpu, pages[i], true);
-			HX_CHECK_STATUS(hx_unmap_sparse(&table, hx_va(HERE), GROUP * PAGE, NULL,
-							NULL),
-					HX_OK);
+			HX_CHECK_STATUS(
+				hx_unmap_sparse(&table, hx_va(HERE), GROUP * PAGE, NULL, NULL),
+				HX_OK);
 		}
 		if (cpu != hx_hal_cpu_id()) {
 			on_cpu(cpu, remote_unload, NULL);

@@ -1845,7 +1845,8 @@ HX_TEST(random_calls_with_break_before_make_match_a_model)
 	HX_BAIL();
 	const struct hx_geometry before = hx_hal_geometry;
 	hx_hal_geometry.group_bits = 0; /* one excludes the other */
-	hx_hal_geometry.features = (before.features | HX_MMU_BREAK_BEFORE_MAKE) & ~HX_MMU_HARDWARE_AD;
+	hx_hal_geometry.features =
+		(before.features | HX_MMU_BREAK_BEFORE_MAKE) & ~HX_MMU_HARDWARE_AD;
 	open_tables(true, HX_WX_FORCE);
 	run_model(&user, UVA - 2 * (uintptr_t)L1, PAGE, STEPS, 6);
 	close_tables();

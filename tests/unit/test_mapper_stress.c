@@ -403,7 +403,8 @@ static void harvest_or_fold(unsigned table)
 	begin(table, first, end);
 	if (roll(2)) {
 		hx_status wanted = tables[table].huge ? HX_OK : HX_NOT_SUPPORTED;
-		check_status(hx_fold(&tables[table], va, (end - first) * PAGE), wanted, "hx_fold()");
+		check_status(hx_fold(&tables[table], va, (end - first) * PAGE), wanted,
+			     "hx_fold()");
 		finish();
 		return;
 	}

@@ -571,7 +571,8 @@ HX_TEST(a_false_group_faults_and_is_reported)
 	}
 	hx_pte *p = entry_of(root, VA, 0);
 	const hx_pte sound = hx_hal_pte_raw(p);
-	hx_hal_pte_store(p, sound ^ hx_hal_pte_leaf(hx_pa(PAGE), 0, 0)); /* of a size that is none */
+	hx_hal_pte_store(p,
+			 sound ^ hx_hal_pte_leaf(hx_pa(PAGE), 0, 0)); /* of a size that is none */
 	HX_CHECK_EQUAL(read_at(VA), 0);
 	HX_CHECK_EQUAL(stale_count, 1);
 	HX_CHECK(last_stale.reserved);

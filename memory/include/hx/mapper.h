@@ -11,7 +11,7 @@
  * Where the machine has groups (hx/hal.h) neighbouring pages that were mapped with ACCESSED,
  * and DIRTY or not WRITABLE, are marked as one, 64 KiB on riscv64 with Svnapot: by hx_map()
  * as far as its range holds them whole, and by hx_fold(). They stay pages in every other
- * respect. A call that changes one of them, or clears its marks, parts the whole group.
+ * respect. Who sets the rights of one of them, unmaps it or clears its marks parts the group.
  *
  * A huge leaf keeps the tables that splitting it down to pages takes from the time
  * that it is made, as many as pages would have taken, so that no split fails for want

@@ -17,8 +17,8 @@ struct hx_geometry hx_hal_geometry;
 uintptr_t hx_hal_direct_offset;
 uint64_t hx_hal_boot_window_bytes;
 
-/* Beyond so many pages, or so many calls into firmware, forgetting all is taken to be cheaper. */
-enum { FLUSH_PAGES_MAX = 64, BROADCAST_RANGES_MAX = 4 };
+/* Beyond so many pages, forgetting all is taken to be cheaper. */
+enum { FLUSH_PAGES_MAX = 64 };
 
 void hx_hal_mmu_init(void)
 {
@@ -51,44 +51,28 @@ static bool wants_all(const struct hx_tlb_range *r)
 	return r->pages == 0 || r->tables || r->pages > FLUSH_PAGES_MAX;
 }
 
-static void forget(const struct hx_tlb_range *r)
-{
-	if (wants_all(r)) {
-		r->global ? hx_sfence_all() : hx_sfence_asid(r->asid);
-		return;
-	}
-	for (uint64_t page = 0; page < r->pages; page++) {
-		uintptr_t va = r->va.v + (uintptr_t)(page << (12 + 9 * r->level));
-		hx_hal_tlb_page(hx_va(va), r->asid, r->global);
-	}
-}
-
 void hx_hal_tlb_local(const struct hx_tlb_range *ranges, unsigned n)
 {
-	for (unsigned i = 0; i < n; i++) {
-		forget(&ranges[i]);
+	for (const struct hx_tlb_range *r = ranges; r < ranges + n; r++) {
+		if (wants_all(r)) {
+			r->global ? hx_sfence_all() : hx_sfence_asid(r->asid);
+			continue;
+		}
+		for (uint64_t page = 0; page < r->pages; page++) {
+			uintptr_t va = r->va.v + (uintptr_t)(page << (12 + 9 * r->level));
+			hx_hal_tlb_page(hx_va(va), r->asid, r->global);
+		}
 	}
 }
 
-static bool forget_remotely(const struct hx_tlb_range *r, struct hx_cpus cpus)
-{
-	uint64_t function = r->global ? HX_SBI_RFENCE_VMA : HX_SBI_RFENCE_VMA_ASID;
-	if (wants_all(r)) { /* the forms without an address */
-		return hx_riscv64_fence(cpus, function, 0, UINT64_MAX, r->asid);
-	}
-	return hx_riscv64_fence(cpus, function, r->va.v, r->pages << (12 + 9 * r->level), r->asid);
-}
-
+/* Without an address where all is to go, as above. */
 bool hx_hal_tlb_broadcast(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus)
 {
-	static const struct hx_tlb_range all = {.global = true};
 	bool done = hx_riscv64_rfence;
-	if (n > BROADCAST_RANGES_MAX) {
-		ranges = &all;
-		n = 1;
-	}
-	for (unsigned i = 0; done && i < n; i++) {
-		done = forget_remotely(&ranges[i], cpus);
+	for (const struct hx_tlb_range *r = ranges; done && r < ranges + n; r++) {
+		uint64_t bytes = wants_all(r) ? UINT64_MAX : r->pages << (12 + 9 * r->level);
+		uint64_t function = r->global ? HX_SBI_RFENCE_VMA : HX_SBI_RFENCE_VMA_ASID;
+		done = hx_riscv64_fence(cpus, function, wants_all(r) ? 0 : r->va.v, bytes, r->asid);
 	}
 	return done;
 }

@@ -6,14 +6,23 @@
  *    63  62..61  60..54  53 .. 10   9..8   7 6 5 4 3 2 1 0
  *   | N | PBMT | reserved |  PPN  |  RSW | D A G U X W R V |
  *
- * V with R = W = X = 0 names a table; W without R is reserved, and so is N, which
- * this port does not use. RSW keeps the two cache flags, so that a mapping reads
- * back as it was written even where Svpbmt is absent and the machine's own
- * attributes decide. Where it is present (HX_MMU_MEMORY_TYPES) PBMT says
+ * V with R = W = X = 0 names a table; W without R is reserved. RSW keeps the two cache
+ * flags, so that a mapping reads back as it was written even where Svpbmt is absent and the
+ * machine's own attributes decide. Where it is present (HX_MMU_MEMORY_TYPES) PBMT says
  *
  *      0  as the machine has it: write-back memory; WRITE_THROUGH
  *      1  NC, normal memory that is not cached: WRITE_THROUGH and NO_CACHE
  *      2  IO, strongly ordered: NO_CACHE
+ *
+ * N is the sign of a group (Svnapot; group_bits says whether the machine has it): 16
+ * neighbouring entries of level 0 that all hold the same value. A walk puts the low bits
+ * of the page number into PPN[3:0], and may cache the other 15 leaves as well.
+ *
+ *      63   62 .. 54   53 .. 14   13 .. 10   9 .. 0
+ *   |  1  |  PBMT 0  | PPN[43:4] |   1000   | as ever |     in a group
+ *   |  0  |  PBMT 0  | PPN[43:4] |   index  | as ever |     the same leaf, plain
+ *
+ * N with anything else is reserved.
  *
  * A soft entry has V = 0 and bit 8 = 1, its payload in 53..10 (inverted, so that
  * the PPN lies above all memory) and 57..54.
@@ -31,8 +40,13 @@
 #define HX_RV_PPN UINT64_C(0x003ffffffffffc00)
 #define HX_RV_PBMT_NC (UINT64_C(1) << 61)
 #define HX_RV_PBMT_IO (UINT64_C(1) << 62)
+#define HX_RV_N (UINT64_C(1) << 63)
+#define HX_RV_NAPOT UINT64_C(0x3c00)                         /* PPN[3:0] */
+#define HX_RV_NAPOT_64K UINT64_C(0x2000)                     /* 1000b there */
 #define HX_RV_RESERVED UINT64_C(0x9fc0000000000000)          /* N, 60..54 */
 #define HX_RV_LEAF_ONLY (UINT64_C(0xd0) | UINT64_C(3) << 61) /* PBMT D A U */
+
+enum { HX_RV_GROUP_BITS = 4 };
 
 /* Geometry for Sv39, Sv48 or Sv57: 3, 4 or 5 levels. */
 static inline struct hx_geometry hx_pte_geometry(unsigned levels)
@@ -95,6 +109,18 @@ static HX_ALWAYS_INLINE uint64_t hx_hal_pte_flags(hx_pte e, unsigned level)
 	       (e >> 1 & (HX_PAGE_WRITABLE | HX_PAGE_ACCESSED | HX_PAGE_DIRTY)) |
 	       (e >> 5 & (HX_PAGE_WRITE_THROUGH | HX_PAGE_NO_CACHE)) | (e << 3 & HX_PAGE_GLOBAL) |
 	       (e & HX_RV_X ? 0 : HX_PAGE_NO_EXECUTE) | (level > 0 ? HX_PAGE_HUGE : 0);
+}
+
+#define hx_hal_pte_group(e) (((e) & ~HX_RV_NAPOT) | HX_RV_NAPOT_64K | HX_RV_N)
+
+/* Tables are aligned, so that the index in the group stands in the pointer. */
+static HX_ALWAYS_INLINE hx_pte hx_hal_pte_plain(hx_pte e, const hx_pte *p)
+{
+	if (__builtin_expect(!(e & HX_RV_N), 1) || hx_hal_geometry.group_bits == 0 ||
+	    (e & (HX_RV_NAPOT | HX_RV_V)) != (HX_RV_NAPOT_64K | HX_RV_V)) {
+		return e;
+	}
+	return (e & ~(HX_RV_N | HX_RV_NAPOT)) | ((uintptr_t)p << 7 & HX_RV_NAPOT);
 }
 
 static HX_ALWAYS_INLINE hx_pte hx_hal_pte_soft(uint64_t payload)

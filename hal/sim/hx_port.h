@@ -27,14 +27,12 @@ void hx_sim_pte_store(hx_pte *p, hx_pte e);
 hx_pte hx_sim_pte_exchange(hx_pte *p, hx_pte e);
 bool hx_sim_pte_update(hx_pte *p, hx_pte *expected, hx_pte desired);
 
-#ifdef HX_SIM_PLAIN_STORES
+#ifndef HX_SIM_PLAIN_STORES
+#define HX_PTE_LOADS_ONLY
+#endif
 #include <hx/pte_access.h>
-#else
-static HX_ALWAYS_INLINE hx_pte hx_hal_pte_load(const hx_pte *p)
-{
-	return __atomic_load_n(p, __ATOMIC_ACQUIRE);
-}
 
+#ifndef HX_SIM_PLAIN_STORES
 static HX_ALWAYS_INLINE void hx_hal_pte_store(hx_pte *p, hx_pte e)
 {
 	if (__builtin_expect(hx_sim_watches, 0)) {

@@ -28,6 +28,12 @@ enum { RANGES_MAX = 1024 };
 #define STORES_ARE_LATE true
 #endif
 
+#ifdef HX_RV_N
+#define GROUP_BITS HX_RV_GROUP_BITS
+#else
+#define GROUP_BITS 0
+#endif
+
 uintptr_t hx_hal_direct_offset;
 uint64_t hx_hal_boot_window_bytes;
 struct hx_geometry hx_hal_geometry;
@@ -217,6 +223,9 @@ void hx_sim_configure(const struct hx_sim_config *c)
 	g->asid_bits = c->asid_bits;
 	if (c->leaf_levels != 0) {
 		g->leaf_levels &= c->leaf_levels;
+	}
+	if (c->groups == HX_SIM_ON) {
+		g->group_bits = GROUP_BITS;
 	}
 	set_feature(g, HX_MMU_BROADCAST, BROADCAST_BY_DEFAULT);
 	set_feature(g, HX_MMU_BROADCAST, c->broadcast);

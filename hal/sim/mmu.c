@@ -31,6 +31,12 @@
 #define FAULT_SAYS_CAUSE false
 #endif
 
+#ifdef HX_RV_N
+#define GROUP_SIGN (HX_RV_N | HX_RV_V)
+#else
+#define GROUP_SIGN UINT64_C(0)
+#endif
+
 #define CACHE_BITS (HX_PAGE_WRITE_THROUGH | HX_PAGE_NO_CACHE)
 
 static void (*on_stale)(const struct hx_sim_stale *s);
@@ -366,6 +372,11 @@ void sim_report(const struct hx_sim_stale *s)
 		to(s);
 		return;
 	}
+	if (s->reserved) {
+		fprintf(stderr, "sim: CPU %u finds a false group for 0x%llx\n", s->cpu,
+			(unsigned long long)s->va.v);
+		return;
+	}
 	fprintf(stderr, "sim: CPU %u %s a stale %s for 0x%llx: 0x%llx, now %s0x%llx\n", s->cpu,
 		s->conflict ? "has" : "uses", s->table ? "table" : "page",
 		(unsigned long long)s->va.v, (unsigned long long)s->used.v,
@@ -404,6 +415,38 @@ static bool mark(struct sim_cpu *cpu, hx_pte *p, hx_pte e, hx_pte marked)
 	}
 	sim_walker_sees(cpu, p);
 	return false;
+}
+
+/* What the walker makes of @e at @p: a leaf of a group as a plain one, SOFT of a false group. */
+static hx_pte understand(const struct sim_cpu *cpu, hx_pte e, const hx_pte *p, unsigned level,
+			 uint64_t va)
+{
+	hx_pte leaf = hx_hal_pte_plain(e, p);
+	bool has_sign = GROUP_SIGN != 0 && (e & GROUP_SIGN) == GROUP_SIGN;
+	if (has_sign && (leaf == e || level > 0)) {
+		sim_report(&(struct hx_sim_stale){
+			.cpu = cpu->id, .reserved = true, .va = hx_va((uintptr_t)va)});
+		return hx_hal_pte_soft(0);
+	}
+	return leaf;
+}
+
+/* A leaf; one of a group says what the others should say, and stands for them. */
+static void insert_leaf(struct sim_cpu *cpu, const struct sim_entry *leaf, bool grouped)
+{
+	struct sim_entry each = *leaf;
+	const unsigned count = grouped ? 1u << hx_hal_geometry.group_bits : 1;
+	const uint64_t bytes = sim_level_bytes(leaf->level);
+	const uint64_t before = leaf->va & (count * bytes - 1);
+	each.va -= before;
+	each.pa -= before;
+	each.source -= before / bytes;
+	for (unsigned i = 0; i < count; i++) {
+		insert(cpu, &each);
+		each.va += bytes;
+		each.pa += bytes;
+		each.source++;
+	}
 }
 
 /*
@@ -467,7 +510,7 @@ static bool may_be_kept(hx_pte *p, hx_pte *e, hx_pte accessed)
 static uint64_t keep(struct sim_cpu *cpu, hx_pte *p, unsigned level, uint64_t va)
 {
 	bool late = false;
-	hx_pte e = sim_walker_load(cpu, p, &late);
+	hx_pte raw = sim_walker_load(cpu, p, &late), e = understand(cpu, raw, p, level, va);
 	enum hx_pte_kind kind = hx_hal_pte_kind(e, level);
 	struct sim_entry fact = {
 		.va = va & ~(sim_level_bytes(level) - 1),
@@ -479,19 +522,21 @@ static uint64_t keep(struct sim_cpu *cpu, hx_pte *p, unsigned level, uint64_t va
 					       : hx_hal_pte_prot(HX_PAGE_ACCESSED, level) &
 							 ~hx_hal_pte_prot(0, level);
 	if (kind == HX_PTE_TABLE || (kind == HX_PTE_LEAF && leaf_is_legal(e, level))) {
+		bool grouped = raw != e;
 		if (late ? (e & accessed) != accessed : !may_be_kept(p, &e, accessed)) {
 			return 0;
 		}
 		fact.kind = kind == HX_PTE_TABLE ? SIM_TABLE : SIM_PAGE;
 		fact.pa = hx_hal_pte_pa(e, level).v;
 		fact.flags = kind == HX_PTE_TABLE ? 0 : hx_hal_pte_flags(e, level);
-	} else if (sim_feature(HX_MMU_NEGATIVE_CACHING)) {
-		fact.kind = SIM_ABSENT;
-	} else {
-		return 0;
+		insert_leaf(cpu, &fact, grouped);
+		return kind == HX_PTE_TABLE ? fact.pa : 0;
 	}
-	insert(cpu, &fact);
-	return kind == HX_PTE_TABLE ? fact.pa : 0;
+	if (sim_feature(HX_MMU_NEGATIVE_CACHING)) {
+		fact.kind = SIM_ABSENT;
+		insert(cpu, &fact);
+	}
+	return 0;
 }
 
 /* The walker has read a whole cache line of the table: it may keep the leaf's neighbours. */
@@ -597,7 +642,8 @@ static enum outcome walk(struct sim_cpu *cpu, const struct hx_sim_reference *r,
 	uint64_t table = walk_start(cpu, r, now, &level);
 	for (;;) {
 		hx_pte *p = entry_at(table, level, r->va.v);
-		hx_pte e = sim_walker_load(cpu, p, late), marked = e;
+		hx_pte raw = sim_walker_load(cpu, p, late), marked = raw;
+		hx_pte e = understand(cpu, raw, p, level, r->va.v);
 		struct sim_entry fact = {
 			.va = hx_align_down(r->va.v, sim_level_bytes(level)),
 			.source = p,
@@ -607,7 +653,7 @@ static enum outcome walk(struct sim_cpu *cpu, const struct hx_sim_reference *r,
 		enum hx_pte_kind kind = hx_hal_pte_kind(e, level);
 		if (kind == HX_PTE_TABLE) {
 			marked |= TABLE_ACCESSED;
-			if (marked != e && !mark(cpu, p, e, marked)) {
+			if (marked != raw && !mark(cpu, p, raw, marked)) {
 				continue; /* it changed meanwhile: look again */
 			}
 			fact.kind = SIM_TABLE;
@@ -631,15 +677,15 @@ static enum outcome walk(struct sim_cpu *cpu, const struct hx_sim_reference *r,
 		bool allowed = allows(cpu, fact.flags, r);
 		if (!allowed ||
 		    ((fact.flags & wanted) != wanted && !sim_feature(HX_MMU_HARDWARE_AD))) {
-			insert(cpu, &fact); /* a refusal is cached as well */
+			insert_leaf(cpu, &fact, raw != e); /* a refusal is cached as well */
 			return FAULT_PROTECTION;
 		}
 		marked |= hx_hal_pte_prot(wanted, level) & ~hx_hal_pte_prot(0, level);
-		if (marked != e && !mark(cpu, p, e, marked)) {
+		if (marked != raw && !mark(cpu, p, raw, marked)) {
 			continue;
 		}
 		fact.flags |= wanted;
-		insert(cpu, &fact);
+		insert_leaf(cpu, &fact, raw != e);
 		fetch_line(cpu, p, &fact);
 		*out = fact;
 		return DONE;

@@ -31,6 +31,8 @@
  *    tables are then. It takes table pointers, absence (if that may be cached) and
  *    leaves that are marked ACCESSED; under speculative_accessed it marks others
  *    itself, as a processor may that runs ahead;
+ *  - a leaf of a group is cached together with all its neighbours in the group, each as a
+ *    fact of its own, so that forgetting one page leaves the others;
  *  - where several cached translations match it uses one that is out of date,
  *    and walks through an out-of-date table pointer where it cached one;
  *  - entries with fewer rights than the tables, and (under
@@ -78,6 +80,7 @@ struct hx_sim_config {
 	enum hx_sim_switch hardware_ad; /* default: as the codec says; OFF: faults instead */
 	enum hx_sim_switch user_guard;  /* default: as the codec says */
 	enum hx_sim_switch break_before_make;    /* default: as the codec says */
+	enum hx_sim_switch groups; /* of leaves, if the codec has them; default: off */
 	enum hx_sim_switch late_stores;          /* default: on unless the codec is x86_64's */
 	enum hx_sim_switch prefetch;             /* of more than a cache line; default: on */
 	enum hx_sim_switch speculative_accessed; /* default: off */
@@ -140,7 +143,8 @@ bool hx_sim_access(struct hx_sim_reference *r, struct hx_fault *fault);
 
 /*
  * A cached translation was used that the current tables do not give; or was kept by
- * a load that says it was right; or is in conflict (see above).
+ * a load that says it was right; or is in conflict (see above). Or an entry has the sign
+ * of a group and is none.
  */
 struct hx_sim_stale {
 	unsigned cpu;
@@ -150,6 +154,7 @@ struct hx_sim_stale {
 	bool present;           /* the tables do map va */
 	bool kept;              /* by hx_hal_root_load(keep) */
 	bool conflict;          /* va may be 0: nobody has it cached, but could */
+	bool reserved;          /* the walker came upon a group that this machine has not */
 	struct hx_pa used, now; /* page, or table frame */
 	uint64_t used_flags, now_flags;
 };

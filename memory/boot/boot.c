@@ -489,9 +489,10 @@ static hx_status stage5(struct hx_system *sys, const struct hx_boot_args *args)
 	struct leaf_count leaves = {0, 0, 0};
 	hx_pagetable_visit(&sys->kernel_table, count_leaf, &leaves);
 	done(sys, &w, 5,
-	     "MMU on our tables: %u levels, %llu tables, %llu huge and %llu small leaves, %llu "
+	     "MMU on our tables: %u levels%s, %llu tables, %llu huge and %llu small leaves, %llu "
 	     "writable and executable",
-	     hx_hal_geometry.levels, (unsigned long long)hx_pagetable_counters(&sys->kernel_table).tables,
+	     hx_hal_geometry.levels, hx_hal_geometry.group_bits > 0 ? ", leaves in groups" : "",
+	     (unsigned long long)hx_pagetable_counters(&sys->kernel_table).tables,
 	     (unsigned long long)leaves.huge, (unsigned long long)leaves.pages,
 	     (unsigned long long)leaves.writable_executable);
 	return HX_OK;

@@ -231,13 +231,6 @@ static bool must_forget(const struct change *c, uint64_t old)
 	return c->cursor->t->kernel || is_stale(old, c->flags);
 }
 
-static bool is_settled(uint64_t flags)
-{
-	return !hx_feature(HX_MMU_HARDWARE_AD) ||
-	       ((flags & HX_PAGE_ACCESSED) != 0 &&
-		((flags & HX_PAGE_DIRTY) != 0 || (flags & HX_PAGE_WRITABLE) == 0));
-}
-
 /*
  * After an entry was broken and made anew: may a CPU have cached meanwhile that it was
  * absent, and not be able to take a spurious fault on it?
@@ -255,7 +248,7 @@ static void learn(const struct change *c, struct rule *r, hx_pte e)
 		return;
 	}
 	uint64_t old = hx_hal_pte_flags(e, 0);
-	r->settled = is_settled(old);
+	r->settled = hx_is_settled(old);
 	if (c->unmap || c->flags == 0) {
 		r->changed = r->stale = true;
 		r->soft = hx_soft_leaf_bits(old);
@@ -378,6 +371,7 @@ static void unhook_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 	struct rule rule = {0};
 	hx_pte *begin = &table[hx_level_index(va, 0)], *end = &table[hx_level_index(last, 0)] + 1;
 	hx_pte *first = NULL, *after = NULL; /* of those that were leaves */
+	hx_group_break(begin, end);
 	for (hx_pte *p = begin; p < end;) {
 		hx_pte e = hx_hal_pte_load(p);
 		if (hx_attributes_of(e) != rule.attributes) {
@@ -454,6 +448,7 @@ static bool list_leaves(hx_pte *table)
 {
 	const unsigned entries = hx_level_entries(0);
 	bool any = false;
+	hx_group_break(table, &table[entries]);
 	for (unsigned i = 0; i < entries;) {
 		hx_pte e = table[i];
 		enum hx_pte_kind kind = hx_hal_pte_kind(e, 0);
@@ -725,6 +720,7 @@ static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 	const uintptr_t page = (uintptr_t)hx_level_bytes(0);
 	hx_pte *begin = &table[hx_level_index(va, 0)], *end = &table[hx_level_index(last, 0)] + 1;
 	hx_pte *first = NULL, *after = NULL; /* of those that are stale */
+	hx_group_break(begin, end);
 	for (hx_pte *p = begin; p < end;) {
 		hx_pte e = hx_hal_pte_load(p);
 		if (hx_attributes_of(e) != rule.attributes) {

@@ -14,6 +14,8 @@
  * The lowest level is folded first, so that its leaves may be folded in turn. An entry
  * above level 1 is all stripes': a range that holds such a piece whole has all locks.
  *
+ * What does not become a huge leaf may still make groups (group.c), with nothing to flush.
+ *
  * Source: superpage promotion (Navarro et al. 2002; FreeBSD's pmap).
  */
 #include "internal.h"
@@ -119,6 +121,10 @@ static void fold(struct hx_cursor *c, hx_pte *table, unsigned level, uintptr_t v
 			if (hx_piece_is_whole(va, to, level) && may_hold(c->t, level, va) &&
 			    fits_together(hx_child_of(e, level), level - 1)) {
 				fold_entry(c, p, level, va);
+			} else if (level == 1) {
+				hx_pte *pages = hx_child_of(e, 1);
+				hx_group_make(&pages[hx_level_index(va, 0)],
+					      &pages[hx_level_index(to, 0)] + 1);
 			}
 		}
 		if (to == last) {

@@ -22,6 +22,9 @@ static uint64_t clear_marks(struct harvest *h, hx_pte *p, hx_pte e, unsigned lev
 {
 	uint64_t flags = hx_hal_pte_flags(e, level);
 	bool stale = level > 1 && h->clear != 0;
+	if (level == 0 && (flags & h->clear) != 0) {
+		hx_group_break(p, p + 1); /* this one is not settled any more */
+	}
 	while ((flags & h->clear) != 0) {
 		hx_pte prot = hx_hal_pte_prot(flags & ~(h->clear | HX_PAGE_HUGE), level);
 		if (hx_hal_pte_update(p, &e,

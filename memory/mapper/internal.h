@@ -165,6 +165,34 @@ static inline uint64_t hx_soft_flags(uint64_t payload, unsigned level)
 	       (payload & HX_SOFT_DIRTY ? HX_PAGE_DIRTY : 0) | (level > 0 ? HX_PAGE_HUGE : 0);
 }
 
+/* ---- Groups of leaves, which the machine may cache as one (hx/hal.h, group.c) ---- */
+
+static inline unsigned hx_group_leaves(void)
+{
+	return 1u << hx_hal_geometry.group_bits;
+}
+
+static HX_ALWAYS_INLINE bool hx_is_grouped(const hx_pte *p)
+{
+	const hx_pte raw = hx_hal_pte_raw(p);
+	return raw != hx_hal_pte_plain(raw, p);
+}
+
+/* Has the machine nothing left to set in a leaf with these flags? */
+static inline bool hx_is_settled(uint64_t flags)
+{
+	return !hx_feature(HX_MMU_HARDWARE_AD) ||
+	       ((flags & HX_PAGE_ACCESSED) != 0 &&
+		((flags & HX_PAGE_DIRTY) != 0 || (flags & HX_PAGE_WRITABLE) == 0));
+}
+
+/* Do the leaves from @first on, an aligned array of them, make a group? */
+bool hx_group_fits(const hx_pte *first);
+/* Make groups of entries [begin, end) of a leaf table wherever they fit. */
+void hx_group_make(hx_pte *begin, const hx_pte *end);
+/* Make those plain of which an entry is in [begin, end): before one of them changes. */
+void hx_group_break(hx_pte *begin, const hx_pte *end);
+
 /* ---- Runs: most leaves of a table of level 0 differ in their address alone ---- */
 
 /* What an entry of level 0 holds beside its address. */
@@ -175,7 +203,8 @@ static HX_ALWAYS_INLINE hx_pte hx_attributes_of(hx_pte e)
 
 /*
  * Four neighbours, for loops over a table: one test for all of them, and each is
- * loaded before the first is stored, so that the loads go ahead of what is done.
+ * loaded before the first is stored, so that the loads go ahead of what is done. They are
+ * as they stand: one of a group is like no plain leaf, and is looked at by itself.
  */
 struct hx_four {
 	hx_pte a, b, c, d;
@@ -183,8 +212,8 @@ struct hx_four {
 
 static HX_ALWAYS_INLINE struct hx_four hx_four_load(const hx_pte *p)
 {
-	return (struct hx_four){hx_hal_pte_load(&p[0]), hx_hal_pte_load(&p[1]),
-				hx_hal_pte_load(&p[2]), hx_hal_pte_load(&p[3])};
+	return (struct hx_four){hx_hal_pte_raw(&p[0]), hx_hal_pte_raw(&p[1]), hx_hal_pte_raw(&p[2]),
+				hx_hal_pte_raw(&p[3])};
 }
 
 /* Do they differ from @e, and from each other, in the address alone? */

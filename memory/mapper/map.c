@@ -101,7 +101,7 @@ static void fill_pages(const struct mapping *m, hx_pte *table, bool fresh, uintp
 {
 	const uint64_t page = hx_level_bytes(0);
 	const hx_pte prot = hx_hal_pte_prot(m->flags, 0);
-	hx_pte *p = &table[hx_level_index(va, 0)];
+	hx_pte *begin = &table[hx_level_index(va, 0)], *p = begin;
 	hx_pte *end = &table[hx_level_index(last, 0)] + 1;
 	if (fresh) {
 		for (; p < end; p++, pa += page) {
@@ -112,6 +112,7 @@ static void fill_pages(const struct mapping *m, hx_pte *table, bool fresh, uintp
 			hx_hal_pte_store(p, hx_hal_pte_leaf(hx_pa(pa), prot, 0));
 		}
 	}
+	hx_group_make(begin, end);
 }
 
 /* A new leaf table that maps [va, last] and nothing else. */

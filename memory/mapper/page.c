@@ -4,11 +4,11 @@
  * call by the general way (map.c, change.c).
  *
  * Usual is a page whose leaf table the stripe remembers (cursor.c), beside another
- * page, so that the table neither comes nor goes, with a lock that is free, and with
- * nothing wrong in the arguments. What turns out otherwise has changed nothing and is
- * done, or refused, by the general way: there is one place for each refusal. So these
- * functions call nothing on their way, and need not even save a register; what is
- * seldom, another CPU to be told or a caller to be told, ends in a call of its own.
+ * page, so that the table neither comes nor goes, and in no group (group.c), with a lock
+ * that is free, and with nothing wrong in the arguments. What turns out otherwise has
+ * changed nothing and is done, or refused, by the general way: there is one place for each
+ * refusal. So these functions call nothing on their way, and need not even save a register;
+ * what is seldom, another CPU to be told or a caller to be told, ends in a call of its own.
  *
  * The order is that of every unmapping: the entry is EMPTY first, then forgotten
  * everywhere, then the frame is told; the stripe's lock keeps others from mapping the
@@ -99,7 +99,7 @@ hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa, uint6
 		hx_hal_irq_restore(irq);
 		return hx_map_range(t, va, pa, bytes, flags);
 	}
-	if (hx_hal_pte_load(p) != 0) {
+	if (hx_hal_pte_raw(p) != 0) {
 		leave(s, irq);
 		return HX_ALREADY_MAPPED;
 	}
@@ -119,8 +119,8 @@ hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa, uint6
 static HX_ALWAYS_INLINE bool has_neighbour(const hx_pte *p)
 {
 	const uintptr_t in_table = (uintptr_t)p % HX_FRAME_BYTES;
-	return (in_table != 0 && hx_hal_pte_load(p - 1) != 0) ||
-	       (in_table != (hx_level_entries(0) - 1) * sizeof *p && hx_hal_pte_load(p + 1) != 0);
+	return (in_table != 0 && hx_hal_pte_raw(p - 1) != 0) ||
+	       (in_table != (hx_level_entries(0) - 1) * sizeof *p && hx_hal_pte_raw(p + 1) != 0);
 }
 
 /* The entry was @e: flush it, unless that is done, and tell the caller. */
@@ -155,7 +155,7 @@ static HX_ALWAYS_INLINE hx_status unmap(struct hx_pagetable *t, struct hx_va va,
 		hx_hal_irq_restore(irq);
 		return hx_unmap_range(t, va, bytes, sparse, released, context);
 	}
-	if (hx_hal_pte_kind(hx_hal_pte_load(p), 0) != HX_PTE_LEAF || !has_neighbour(p)) {
+	if (hx_hal_pte_kind(hx_hal_pte_raw(p), 0) != HX_PTE_LEAF || !has_neighbour(p)) {
 		leave(s, irq);
 		return hx_unmap_range(t, va, bytes, sparse, released, context);
 	}

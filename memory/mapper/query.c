@@ -222,6 +222,20 @@ static bool leaf_is_sound(const struct hx_pagetable *t, hx_pte e, unsigned level
 	       (t->wx == HX_WX_OFF || !writable || (flags & HX_PAGE_NO_EXECUTE));
 }
 
+/* A leaf may be in a group that is there whole, and whose leaves fit together. */
+static bool group_is_sound(const hx_pte *p, unsigned level)
+{
+	if (!hx_is_grouped(p)) {
+		return true;
+	}
+	const hx_pte *first = p - (uintptr_t)p / sizeof *p % hx_group_leaves();
+	unsigned found = 0;
+	for (unsigned i = 0; i < hx_group_leaves(); i++) {
+		found += hx_is_grouped(&first[i]);
+	}
+	return level == 0 && found == hx_group_leaves() && hx_group_fits(first);
+}
+
 /* The only soft entry that outlives the call that made it: a hidden page. */
 static bool soft_is_sound(const struct hx_pagetable *t, hx_pte e, unsigned level)
 {
@@ -298,7 +312,7 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 			}
 			break;
 		case HX_PTE_LEAF:
-			if (!leaf_is_sound(t, e, level)) {
+			if (!leaf_is_sound(t, e, level) || !group_is_sound(&table[i], level)) {
 				return false;
 			}
 			count_kept(t, tally, level, entry_va(va, level, i));

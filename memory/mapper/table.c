@@ -127,7 +127,8 @@ bool hx_table_is_empty(const hx_pte *table, unsigned first, unsigned end)
 static bool geometry_is_walkable(const struct hx_geometry *g)
 {
 	if (g->levels < 2 || g->levels > HX_LEVELS_MAX || g->page_shift != HX_FRAME_SHIFT ||
-	    g->pa_bits > HX_FRAME_SHIFT + PFN_BITS_MAX) {
+	    g->pa_bits > HX_FRAME_SHIFT + PFN_BITS_MAX || g->group_bits > g->bits[0] ||
+	    (g->group_bits > 0 && (g->features & HX_MMU_BREAK_BEFORE_MAKE) != 0)) {
 		return false;
 	}
 	unsigned va_bits = g->page_shift;

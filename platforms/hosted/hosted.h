@@ -16,7 +16,7 @@ bool hx_hosted_configure(const char *ram, const char *cpus);
 
 /**
  * Also let the machine have or lack what real ones differ in, from now on.
- * @param words  "+asids +broadcast -hardware-ad -user-guard", any of them; NULL: none
+ * @param words  "+asids +broadcast +groups -hardware-ad -user-guard", any of them; NULL: none
  * @return false for an unknown word
  */
 bool hx_hosted_features(const char *words);

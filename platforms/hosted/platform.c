@@ -70,6 +70,7 @@ bool hx_hosted_features(const char *words)
 		{"broadcast", &machine.broadcast},
 		{"hardware-ad", &machine.hardware_ad},
 		{"user-guard", &machine.user_guard},
+		{"groups", &machine.groups},
 		{"late-stores", &machine.late_stores},
 		{"prefetch", &machine.prefetch},
 	};

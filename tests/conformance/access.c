@@ -456,3 +456,45 @@ HX_CONFORMANCE(bad_ranges_change_nothing)
 	close_table();
 	give_block(b);
 }
+
+/* ---- Groups ---- */
+
+/* Leaves that the machine may cache as one lead each to its own frame. */
+HX_CONFORMANCE(groups_are_reached_page_by_page)
+{
+	enum { ORDER = GROUP_ORDER + 1, PAGES = 1 << ORDER };
+	struct block b;
+	open_table();
+	HX_BAIL();
+	HX_REQUIRE(take_block(ORDER, &b));
+	HX_REQUIRE_STATUS(map_group(HERE, b, RW), HX_OK);
+	HX_REQUIRE_STATUS(map_group(ALIAS, b, RO), HX_OK);
+	/* Frames and addresses that are not aligned alike. */
+	HX_REQUIRE_STATUS(map_group(HERE + (PAGES + 1) * PAGE, b, RO), HX_OK);
+	unsigned grouped = has_groups() ? PAGES : 0;
+	HX_CHECK_EQUAL(count_grouped(HERE, PAGES), grouped);
+	HX_CHECK_EQUAL(count_grouped(ALIAS, PAGES), grouped);
+	HX_CHECK_EQUAL(count_grouped(HERE + PAGES * PAGE, PAGES + 1), 0);
+	for (unsigned i = 0; i < PAGES; i++) {
+		HX_CHECK(write_user(HERE + i * PAGE, 100 + i));
+		HX_CHECK(!write_user(ALIAS + i * PAGE, 1));
+	}
+	for (unsigned i = 0; i < PAGES; i++) {
+		HX_CHECK_EQUAL(*word(b, i * PAGE), 100 + i);
+		HX_CHECK_EQUAL(read_user(ALIAS + i * PAGE), 100 + i);
+		HX_CHECK_EQUAL(read_user(HERE + (PAGES + 1 + i) * PAGE), 100 + i);
+		struct hx_translation t = hx_translate(&table, hx_va(HERE + i * PAGE + 8));
+		HX_CHECK_EQUAL(t.pa.v, block_pa(b).v + i * PAGE + 8);
+		HX_CHECK_EQUAL(t.level, 0);
+	}
+	HX_CHECK_EQUAL(count_grouped(HERE, PAGES), grouped); /* the machine has marked nothing */
+	HX_CHECK_STATUS(hx_pagetable_validate(&table), HX_OK);
+	HX_CHECK_STATUS(unmap(HERE, PAGES * PAGE), HX_OK);
+	HX_CHECK_STATUS(unmap(HERE + (PAGES + 1) * PAGE, PAGES * PAGE), HX_OK);
+	HX_CHECK_STATUS(unmap(ALIAS, PAGES * PAGE), HX_OK);
+	for (unsigned i = 0; i < PAGES; i++) {
+		HX_CHECK_EQUAL(read_user(HERE + i * PAGE), FAULT_VALUE);
+	}
+	close_table();
+	give_block(b);
+}

@@ -20,9 +20,12 @@ HX_CONFORMANCE(geometry_is_consistent)
 	HX_CHECK_EQUAL(g->leaf_levels >> g->levels, 0);
 	HX_CHECK_EQUAL(hx_user_end(), UINT64_C(1) << (g->va_bits - 1));
 	HX_CHECK_EQUAL(hx_kernel_start(), ~UINT64_C(0) << (g->va_bits - 1));
-	hx_log("%u levels, leaves at 0x%x, %u bits of physical address, %u of identifiers, "
-	       "features 0x%x",
-	       g->levels, g->leaf_levels, g->pa_bits, g->asid_bits, (unsigned)g->features);
+	HX_CHECK(g->group_bits == 0 ||
+		 (g->group_bits <= g->bits[0] && !has_feature(HX_MMU_BREAK_BEFORE_MAKE)));
+	hx_log("%u levels, leaves at 0x%x, groups of %u, %u bits of physical address, %u of "
+	       "identifiers, features 0x%x",
+	       g->levels, g->leaf_levels, 1u << g->group_bits, g->pa_bits, g->asid_bits,
+	       (unsigned)g->features);
 }
 
 /* Each address bit of a leaf of @level by itself, and the edges of the field. */
@@ -198,4 +201,56 @@ HX_CONFORMANCE(every_word_has_a_kind)
 			HX_CHECK_EQUAL(hx_hal_pte_flags(again, level), flags);
 		}
 	}
+}
+
+/* ---- Groups ---- */
+
+/* Every leaf of a group with each set of flags and each address bit above the group's. */
+HX_CONFORMANCE(a_group_is_its_leaves)
+{
+	if (!has_groups()) {
+		hx_test_skip("the machine has no groups");
+		return;
+	}
+	static hx_pte entries[4 * GROUP] __attribute__((aligned(PAGE)));
+	const unsigned leaves = 1u << hx_hal_geometry.group_bits;
+	HX_REQUIRE(leaves <= 2 * GROUP);
+	uint64_t addresses[64];
+	unsigned n = addresses_of(0, addresses);
+	for (unsigned set = 0; set < FLAG_SETS; set++) {
+		hx_pte prot = hx_hal_pte_prot(flags_of(set), 0);
+		for (unsigned i = 0; i < n; i++) {
+			uint64_t pa = hx_align_down(addresses[i], (uint64_t)leaves * PAGE);
+			for (unsigned k = 0; k < leaves; k++, pa += PAGE) {
+				hx_pte e = hx_hal_pte_leaf(hx_pa(pa), prot, 0);
+				hx_pte *p = &entries[leaves + k];
+				hx_hal_pte_store(p, e);
+				HX_CHECK_EQUAL(hx_hal_pte_raw(p), e);
+				HX_CHECK_EQUAL(hx_hal_pte_load(p), e);
+				hx_hal_pte_store(p, hx_hal_pte_group(e));
+				HX_CHECK_EQUAL(hx_hal_pte_raw(p), hx_hal_pte_group(e));
+				HX_CHECK_EQUAL(hx_hal_pte_kind(hx_hal_pte_raw(p), 0), HX_PTE_SOFT);
+				HX_CHECK_EQUAL(hx_hal_pte_load(p), e);
+			}
+		}
+	}
+	hx_memset(entries, 0, sizeof entries);
+}
+
+/* Loading changes nothing but a group's leaf: here nothing at all. */
+HX_CONFORMANCE(without_groups_no_entry_is_one)
+{
+	(void)hx_test_machine();
+	static hx_pte entries[2] __attribute__((aligned(16)));
+	const uint8_t bits = hx_hal_geometry.group_bits;
+	struct hx_random r = {6};
+	hx_hal_geometry.group_bits = 0;
+	for (unsigned i = 0; i < 20000; i++) {
+		hx_pte leaf =
+			hx_hal_pte_leaf(hx_pa(PAGE), hx_hal_pte_prot(flags_of(i % 256), 0), 0);
+		hx_pte e = i % 2 ? hx_random(&r) : hx_hal_pte_group(leaf);
+		__atomic_store_n(&entries[i / 2 % 2], e, __ATOMIC_RELAXED);
+		HX_CHECK_EQUAL(hx_hal_pte_load(&entries[i / 2 % 2]), e);
+	}
+	hx_hal_geometry.group_bits = bits;
 }

@@ -27,6 +27,8 @@
 	X(soft_entries_carry_their_payload)                                                        \
 	X(soft_entries_name_no_memory)                                                             \
 	X(every_word_has_a_kind)                                                                   \
+	X(a_group_is_its_leaves)                                                                   \
+	X(without_groups_no_entry_is_one)                                                          \
 	X(aliases_of_4_kib)                                                                        \
 	X(aliases_of_2_mib)                                                                        \
 	X(aliases_of_1_gib)                                                                        \
@@ -34,6 +36,7 @@
 	X(aliases_of_256_tib)                                                                      \
 	X(neighbours_across_every_border)                                                          \
 	X(leaves_stand_where_they_may)                                                             \
+	X(groups_are_reached_page_by_page)                                                         \
 	X(rights_matrix)                                                                           \
 	X(what_is_not_mapped_faults)                                                               \
 	X(accessed_and_dirty_follow_the_accesses)                                                  \
@@ -44,6 +47,7 @@
 	X(changes_reach_this_cpu)                                                                  \
 	X(a_split_leaf_serves_no_longer)                                                           \
 	X(freed_tables_serve_no_longer)                                                            \
+	X(a_cut_group_serves_no_longer)                                                            \
 	X(changes_reach_other_cpus)                                                                \
 	X(table_frees_and_splits_reach_other_cpus)                                                 \
 	X(what_is_given_costs_one_fault_at_most)                                                   \
@@ -88,6 +92,15 @@ static inline bool has_leaf(unsigned level)
 {
 	(void)hx_test_machine(); /* the geometry is known once it is booted */
 	return level < hx_hal_geometry.levels && (hx_hal_geometry.leaf_levels >> level & 1);
+}
+
+/* Pages in a group, where there are groups; and what to try where there are none. */
+enum { GROUP_ORDER = 4, GROUP = 1 << GROUP_ORDER };
+
+static inline bool has_groups(void)
+{
+	(void)hx_test_machine();
+	return hx_hal_geometry.group_bits > 0;
 }
 
 static inline bool has_feature(uint32_t feature)
@@ -168,6 +181,30 @@ static inline struct block page_with(uint64_t value)
 static inline hx_status map(uint64_t va, struct block b, uint64_t flags)
 {
 	return hx_map(&table, hx_va((uintptr_t)va), block_pa(b), (uint64_t)PAGE << b.order, flags);
+}
+
+/* All of one group, if there are groups. */
+static inline hx_status map_group(uint64_t va, struct block b, uint64_t flags)
+{
+	return map(va, b, flags | HX_PAGE_ACCESSED | HX_PAGE_DIRTY | HX_MAP_NO_HUGE);
+}
+
+/* Of the pages from @va on, how many have an entry that is a group's? */
+static inline unsigned count_grouped(uint64_t va, unsigned pages)
+{
+	unsigned found = 0;
+	for (; pages > 0; pages--, va += PAGE) {
+		const hx_pte *at = hx_ptr(table.root);
+		for (unsigned l = hx_hal_geometry.levels - 1u;; l--) {
+			at += va / level_bytes(l) % (UINT64_C(1) << hx_hal_geometry.bits[l]);
+			if (l == 0 || hx_hal_pte_kind(hx_hal_pte_load(at), l) != HX_PTE_TABLE) {
+				found += hx_hal_pte_raw(at) != hx_hal_pte_load(at);
+				break;
+			}
+			at = hx_ptr(hx_hal_pte_pa(hx_hal_pte_load(at), l));
+		}
+	}
+	return found;
 }
 
 static inline hx_status unmap(uint64_t va, uint64_t bytes)

@@ -107,6 +107,60 @@ HX_CONFORMANCE(freed_tables_serve_no_longer)
 	give_block(two);
 }
 
+/* One page of a group has been changed by @cpu's leave: only that one has. */
+static void check_group(unsigned cpu, unsigned changed, bool gone)
+{
+	for (unsigned i = 0; i < GROUP; i++) {
+		uint64_t va = HERE + i * PAGE;
+		bool here = cpu == hx_hal_cpu_id();
+		uint64_t value = here ? read_user(va) : read_on(cpu, va);
+		bool written = here ? write_user(va, 1) : write_on(cpu, va);
+		HX_CHECK_EQUAL(value, i == changed && gone ? FAULT_VALUE : 1);
+		HX_CHECK_EQUAL(written, i != changed);
+	}
+}
+
+/* A page in the middle of a group, at its begin and its end, on every CPU. */
+HX_CONFORMANCE(a_cut_group_serves_no_longer)
+{
+	static const unsigned pages[] = {0, 1, 7, 8, GROUP - 1};
+	struct block b;
+	open_table();
+	HX_BAIL();
+	HX_REQUIRE(take_block(GROUP_ORDER, &b));
+	for (unsigned i = 0; i < GROUP; i++) {
+		__atomic_store_n(word(b, i * PAGE), 1, __ATOMIC_RELAXED);
+	}
+	for (unsigned cpu = 0; cpu < hx_test_machine()->cpus; cpu++) {
+		if (cpu != hx_hal_cpu_id()) {
+			on_cpu(cpu, remote_load, NULL);
+		}
+		for (unsigned i = 0; i < HX_ARRAY_LENGTH(pages); i++) {
+			uint64_t va = HERE + pages[i] * PAGE;
+			HX_REQUIRE_STATUS(map_group(HERE, b, RW), HX_OK);
+			check_group(cpu, GROUP, false); /* all are cached now */
+			HX_CHECK_STATUS(protect(va, PAGE, RO), HX_OK);
+			HX_CHECK_EQUAL(count_grouped(HERE, GROUP), 0);
+			check_group(cpu, pages[i], false);
+			HX_CHECK_STATUS(protect(va, PAGE, RW), HX_OK);
+			check_group(cpu, GROUP, false);
+			HX_CHECK_STATUS(unmap(HERE, GROUP * PAGE), HX_OK);
+			HX_REQUIRE_STATUS(map_group(HERE, b, RW), HX_OK);
+			check_group(cpu, GROUP, false);
+			HX_CHECK_STATUS(unmap(va, PAGE), HX_OK);
+			check_group(cpu, pages[i], true);
+			HX_CHECK_STATUS(
+				hx_unmap_sparse(&table, hx_va(HERE), GROUP * PAGE, NULL, NULL),
+				HX_OK);
+		}
+		if (cpu != hx_hal_cpu_id()) {
+			on_cpu(cpu, remote_unload, NULL);
+		}
+	}
+	close_table();
+	give_block(b);
+}
+
 /* ---- Staleness on other CPUs ---- */
 
 HX_CONFORMANCE(changes_reach_other_cpus)

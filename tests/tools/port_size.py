@@ -31,7 +31,8 @@ FUNCTIONS = ["hx_pte_geometry", "hx_hal_mmu_init", "hx_hal_root_load", "hx_hal_t
              *[f"hx_hal_pte_{n}" for n in ("prot", "leaf", "table", "kind", "pa", "flags", "soft",
                                            "payload")]]
 # Ports may have these as macros.
-OPTIONAL = ["hx_hal_pt_publish_page", "hx_hal_tlb_page"]
+OPTIONAL = ["hx_hal_pt_publish_page", "hx_hal_tlb_page", "hx_hal_pte_group",
+            "hx_hal_pte_plain"]
 COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|/\*.*?\*/|//[^\n]*', re.DOTALL)
 
 

@@ -475,6 +475,8 @@ def boots(directory):
     yield "aarch64-cortex-a53", "aarch64", ["--cpu", "cortex-a53"], [], True
     yield "riscv64-sv39", "riscv64", ["--append", "hx.paging=sv39"], ["3 levels"], True
     yield "riscv64-sv57", "riscv64", ["--append", "hx.paging=sv57"], ["5 levels"], True
+    yield ("riscv64-svnapot", "riscv64", ["--cpu", "rv64,svnapot=true"],
+           ["4 levels, leaves in groups"], True)
     yield "x86_64-la57", "x86_64", ["--append", "hx.paging=la57"], ["5 levels"], True
     yield ("x86_64-iso-la57", "x86_64", ["--machine=iso", "--append", "hx.paging=la57"],
            ["5 levels"], True)

@@ -631,7 +631,8 @@ HX_TEST(break_before_make_leaves_the_same_tables)
 {
 	open_tables(true, HX_WX_FORCE);
 	HX_BAIL();
-	const uint32_t features = hx_hal_geometry.features;
+	const struct hx_geometry before = hx_hal_geometry;
+	hx_hal_geometry.group_bits = 0; /* one excludes the other */
 	uint64_t hash[2];
 	for (unsigned i = 0; i < 2; i++) {
 		hx_hal_geometry.features |= i == 1 ? HX_MMU_BREAK_BEFORE_MAKE : 0;
@@ -649,7 +650,7 @@ HX_TEST(break_before_make_leaves_the_same_tables)
 		HX_CHECK_STATUS(hx_unmap_sparse(&user, hx_va(UVA), L2, NULL, NULL), HX_OK);
 		HX_CHECK_EQUAL(hx_pagetable_counters(&user).tables, 1);
 	}
-	hx_hal_geometry.features = features;
+	hx_hal_geometry = before;
 	HX_CHECK_EQUAL(hash[0], hash[1]);
 	close_tables();
 }
@@ -1742,6 +1743,10 @@ static struct step random_step(struct hx_random *r)
 	s.flags = rights[hx_random_below(r, HX_ARRAY_LENGTH(rights))] |
 		  (model.t->kernel ? HX_PAGE_GLOBAL : HX_PAGE_USER);
 	s.effective = s.flags | (s.flags & HX_PAGE_WRITABLE ? HX_PAGE_NO_EXECUTE : 0);
+	if (hx_hal_geometry.group_bits > 0 && s.what == STEP_MAP && hx_random_below(r, 2)) {
+		s.flags |= HX_PAGE_ACCESSED | HX_PAGE_DIRTY; /* so that there are groups */
+		s.effective |= HX_PAGE_ACCESSED | HX_PAGE_DIRTY;
+	}
 	if (!(hx_hal_geometry.features & HX_MMU_HARDWARE_AD)) {
 		s.effective |= HX_PAGE_ACCESSED | (s.flags & HX_PAGE_WRITABLE ? HX_PAGE_DIRTY : 0);
 	}
@@ -1807,7 +1812,8 @@ static void mark_step(const struct step *s)
 	if (model.units[s->first].flags == 0) {
 		return;
 	}
-	uint64_t mark = s->sparse ? HX_PAGE_ACCESSED : HX_PAGE_ACCESSED | HX_PAGE_DIRTY;
+	bool written = !s->sparse && (model.units[s->first].flags & HX_PAGE_WRITABLE);
+	uint64_t mark = written ? HX_PAGE_ACCESSED | HX_PAGE_DIRTY : HX_PAGE_ACCESSED;
 	uintptr_t va = model.base + (uintptr_t)(s->first * model.unit);
 	uint64_t leaf = UINT64_C(1) << world_shift(hx_translate(model.t, hx_va(va)).level);
 	/* Of a unit that was cut into smaller leaves, all are marked. */
@@ -1929,12 +1935,39 @@ HX_TEST(random_calls_with_break_before_make_match_a_model)
 {
 	open_frames(); /* the geometry is filled when the machine is up */
 	HX_BAIL();
-	const uint32_t features = hx_hal_geometry.features;
-	hx_hal_geometry.features = (features | HX_MMU_BREAK_BEFORE_MAKE) & ~HX_MMU_HARDWARE_AD;
+	const struct hx_geometry before = hx_hal_geometry;
+	hx_hal_geometry.group_bits = 0; /* one excludes the other */
+	hx_hal_geometry.features =
+		(before.features | HX_MMU_BREAK_BEFORE_MAKE) & ~HX_MMU_HARDWARE_AD;
 	open_tables(true, HX_WX_FORCE);
 	run_model(&user, UVA - 2 * (uintptr_t)L1, PAGE, STEPS, 6);
 	close_tables();
-	hx_hal_geometry.features = features;
+	hx_hal_geometry = before;
+}
+
+HX_TEST(random_calls_with_groups_match_a_model)
+{
+	enum { GROUP_BITS = 4 };
+	open_frames();
+	HX_BAIL();
+	const struct hx_geometry before = hx_hal_geometry;
+	if (hx_hal_pte_group(1) == 1) {
+		hx_test_skip("entries of this format have no groups");
+		return;
+	}
+	for (unsigned i = 0; i < 2 && hx_test_failures() == 0; i++) {
+		hx_hal_geometry.group_bits = GROUP_BITS;
+		hx_hal_geometry.features &= i == 0 ? UINT32_MAX : ~HX_MMU_HARDWARE_AD;
+		open_tables(true, HX_WX_FORCE);
+		run_model(&user, UVA - 2 * (uintptr_t)L1, PAGE, STEPS, 7 + i);
+		HX_BAIL();
+		run_model(&kernel, kva() - (uintptr_t)L1, PAGE, STEPS, 9 + i);
+		close_tables();
+		open_tables(false, HX_WX_FORCE);
+		run_model(&user, UVA - (uintptr_t)L1, PAGE, STEPS, 11 + i);
+		close_tables();
+		hx_hal_geometry = before;
+	}
 }
 
 /* ---- One page straight away ---- */
@@ -2111,4 +2144,5 @@ HX_SUITE(mapper, HX_CASE(init_checks_its_arguments),
 	 HX_CASE(random_calls_on_pages_match_a_model),
 	 HX_CASE(random_calls_without_huge_leaves_match_a_model),
 	 HX_CASE(random_calls_on_2_mib_match_a_model),
+	 HX_CASE(random_calls_with_groups_match_a_model),
 	 HX_CASE(random_calls_with_break_before_make_match_a_model));

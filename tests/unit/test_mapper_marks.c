@@ -31,6 +31,12 @@ static hx_pte marked_load(const hx_pte *p)
 	return hx_hal_pte_load(p);
 }
 
+static hx_pte marked_raw(const hx_pte *p)
+{
+	count_access();
+	return hx_hal_pte_raw(p);
+}
+
 static void marked_store(hx_pte *p, hx_pte e)
 {
 	count_access();
@@ -81,6 +87,7 @@ static void marked_tlb_page(struct hx_va va, uint16_t asid, bool global)
 }
 
 #define hx_hal_pte_load marked_load
+#define hx_hal_pte_raw marked_raw
 #define hx_hal_pte_store marked_store
 #define hx_hal_pte_exchange marked_exchange
 #define hx_hal_pte_update marked_update
@@ -105,6 +112,7 @@ hx_status hx_update_flags_sparse(struct hx_pagetable *t, struct hx_va va, uint64
 #include "../../memory/mapper/change.c"
 #include "../../memory/mapper/page.c"
 #undef hx_hal_pte_load
+#undef hx_hal_pte_raw
 #undef hx_hal_pte_store
 #undef hx_hal_pte_exchange
 #undef hx_hal_pte_update

@@ -178,8 +178,8 @@ static bool find(unsigned cpu, uintptr_t va, unsigned *table, unsigned *page)
 static void hear_stale(const struct hx_sim_stale *s)
 {
 	unsigned table, page;
-	if (s->conflict) {
-		fail("conflict", call.table, 0);
+	if (s->conflict || s->reserved) {
+		fail(s->conflict ? "conflict" : "a false group", call.table, 0);
 	} else if (!find(s->cpu, s->va.v, &table, &page)) {
 		fail("a stale entry of no window is used", call.table, 0);
 	} else if (!in_flux(table, page) && !(s->table && call.table == table)) {
@@ -293,6 +293,7 @@ static void map(unsigned cpu, unsigned table)
 	unsigned first, end, alt = (unsigned)roll(ALTS);
 	pick_range(table, &first, &end);
 	uint64_t flags = random_flags(table);
+	flags |= roll(2) ? HX_PAGE_ACCESSED | HX_PAGE_DIRTY : 0; /* so that there are groups */
 	hx_status wanted = count_mapped(table, first, end) ? HX_ALREADY_MAPPED : HX_OK;
 	begin(table, first, end);
 	hx_status s = hx_map(&tables[table], hx_va(va_of(table, first)),
@@ -402,6 +403,36 @@ static void translate(unsigned table)
 	}
 }
 
+/* What nobody should notice: marks are taken away, leaves folded into larger ones. */
+static void harvest_or_fold(unsigned table)
+{
+	static uint64_t leaves[PAGES];
+	unsigned first, end;
+	pick_range(table, &first, &end);
+	struct hx_va va = hx_va(va_of(table, first));
+	begin(table, first, end);
+	if (roll(2)) {
+		hx_status wanted = tables[table].huge ? HX_OK : HX_NOT_SUPPORTED;
+		check_status(hx_fold(&tables[table], va, (end - first) * PAGE), wanted,
+			     "hx_fold()");
+		finish();
+		return;
+	}
+	bool marks = (hx_hal_geometry.features & HX_MMU_HARDWARE_AD) != 0;
+	uint64_t clear = marks && roll(2) ? HX_PAGE_ACCESSED : 0;
+	clear |= marks && roll(2) ? HX_PAGE_DIRTY : 0;
+	hx_status s = hx_harvest(&tables[table], va, end - first, clear, leaves);
+	finish();
+	check_status(s, HX_OK, "hx_harvest()");
+	for (unsigned i = first; i < end; i++) {
+		const struct page *p = &pages[table][i];
+		uint64_t pa = p->mapped && !p->hidden ? frame_of(table, i, p->alt) : 0;
+		if (hx_leaf_pa(leaves[i - first]).v != pa) {
+			fail("a harvested leaf is wrong", table, i);
+		}
+	}
+}
+
 /* Take a right away behind the mapper's back, and ask for the flush that this needs. */
 static void flush(unsigned table)
 {
@@ -409,8 +440,8 @@ static void flush(unsigned table)
 	struct page *p = &pages[table][page];
 	hx_pte *entry = world_entry(&tables[table], va_of(table, page), &level);
 	hx_pte e = hx_hal_pte_load(entry);
-	if (level > 0 || !p->mapped || p->hidden) {
-		return;
+	if (level > 0 || !p->mapped || p->hidden || hx_hal_pte_raw(entry) != e) {
+		return; /* (a group is not changed in part) */
 	}
 	begin(table, page, page + 1);
 	uint64_t flags = hx_hal_pte_flags(e, 0) & ~HX_PAGE_WRITABLE;
@@ -500,6 +531,11 @@ static void operate(unsigned cpu, unsigned table)
 			load(cpu, (unsigned)roll(TABLES));
 		}
 		break;
+	case 9:
+		if (!call.load) {
+			harvest_or_fold(table);
+		}
+		break;
 	default:
 		touch_random(cpu);
 		break;
@@ -557,6 +593,7 @@ static void start(uint64_t number)
 		.hardware_ad = number % 5 == 0 ? HX_SIM_OFF : HX_SIM_DEFAULT,
 		.asid_bits =
 			number & 4 ? 1 + number / 8 % 3 : 0, /* with 1 and 2 some table has none */
+		.groups = number % 7 < 4 ? HX_SIM_ON : HX_SIM_OFF,
 		.seed = number,
 	};
 	if (number % 3 == 0) { /* levels of other sizes */

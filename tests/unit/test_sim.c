@@ -327,6 +327,10 @@ HX_TEST(reserved_encodings_are_no_leaves)
 	HX_CHECK_EQUAL(hx_hal_pte_leaf(hx_pa(HX_GIB(1)), hx_hal_pte_prot(RX | HX_PAGE_USER, 2), 2),
 		       UINT64_C(0x1000001b));
 	HX_CHECK_EQUAL(hx_hal_pte_table(hx_pa(0x6000)), UINT64_C(0x1801));
+	/* N and PPN[3:0] = 8 for 64 KiB. */
+	HX_CHECK_EQUAL(hx_hal_pte_group(hx_hal_pte_leaf(hx_pa(0x15000), hx_hal_pte_prot(RW, 0), 0)),
+		       UINT64_C(0x8000000000006007));
+	HX_CHECK_EQUAL(hx_hal_pte_kind(UINT64_C(0x8000000000006007), 0), HX_PTE_SOFT);
 #endif
 }
 
@@ -499,6 +503,93 @@ HX_TEST(neighbours_that_are_accessed_are_prefetched)
 		HX_CHECK_EQUAL(read_at(VA + i * PAGE), cached ? i + 1 : 0);
 	}
 	HX_CHECK_EQUAL(stale_count, 5);
+}
+
+/* ---- Groups ---- */
+
+#define MARKED (RW | HX_PAGE_ACCESSED | HX_PAGE_DIRTY)
+static const struct hx_sim_config with_groups = {
+	.groups = HX_SIM_ON, .prefetch = HX_SIM_OFF, .late_stores = HX_SIM_OFF};
+
+/* A machine with groups of 16, if the codec has them, and one at VA. @return its first frame */
+static uint64_t start_group(void)
+{
+	enum { LEAVES = 16 };
+	start(&with_groups);
+	if (hx_hal_geometry.group_bits == 0) {
+		hx_test_skip("entries of this format have no groups");
+		return 0;
+	}
+	uint64_t pa = take_frames(LEAVES * PAGE);
+	HX_CHECK_EQUAL(1u << hx_hal_geometry.group_bits, LEAVES);
+	for (unsigned i = 0; i < LEAVES; i++) {
+		hx_pte e = hx_hal_pte_leaf(hx_pa(pa + i * PAGE), hx_hal_pte_prot(MARKED, 0), 0);
+		hx_hal_pte_store(entry_of(root, VA + i * PAGE, 0), hx_hal_pte_group(e));
+		*(uint64_t *)hx_ptr(hx_pa(pa + i * PAGE)) = i + 1;
+	}
+	return pa;
+}
+
+HX_TEST(a_group_is_cached_with_one_of_its_leaves)
+{
+	uint64_t pa = start_group();
+	if (pa == 0) {
+		return;
+	}
+	HX_CHECK_EQUAL(read_at(VA + 3 * PAGE), 4);
+	uint64_t walks = hx_sim_counters().walks;
+	for (unsigned i = 0; i < 16; i++) {
+		HX_CHECK_EQUAL(read_at(VA + i * PAGE), i + 1);
+		HX_CHECK(write_at(VA + i * PAGE, i + 1));
+	}
+	HX_CHECK_EQUAL(hx_sim_counters().walks, walks);
+	HX_CHECK_EQUAL(hx_sim_audit(), 0);
+	/* One entry changes; what its neighbours say of it stays, until it is forgotten. */
+	map(VA + 5 * PAGE, frame_with(99), MARKED);
+	HX_CHECK_EQUAL(read_at(VA + 5 * PAGE), 6);
+	HX_CHECK_EQUAL(stale_count, 1);
+	HX_CHECK_EQUAL(hx_sim_audit(), 1);
+	HX_CHECK(hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(pa + 5 * PAGE))));
+	flush_page(VA + 5 * PAGE);
+	HX_CHECK_EQUAL(read_at(VA + 5 * PAGE), 99);
+	HX_CHECK_EQUAL(stale_count, 1);
+	/* To forget one page forgets no other ... */
+	walks = hx_sim_counters().walks;
+	HX_CHECK_EQUAL(read_at(VA + 4 * PAGE), 5);
+	HX_CHECK_EQUAL(hx_sim_counters().walks, walks);
+	/* ... and is in vain while a neighbour still speaks for it. */
+	flush_page(VA + 4 * PAGE);
+	HX_CHECK_EQUAL(read_at(VA + 4 * PAGE), 5);
+	HX_CHECK_EQUAL(read_at(VA + 5 * PAGE), 6);
+	HX_CHECK_EQUAL(stale_count, 2);
+}
+
+HX_TEST(a_false_group_faults_and_is_reported)
+{
+	if (start_group() == 0) {
+		return;
+	}
+	hx_pte *p = entry_of(root, VA, 0);
+	const hx_pte sound = hx_hal_pte_raw(p);
+	hx_hal_pte_store(p,
+			 sound ^ hx_hal_pte_leaf(hx_pa(PAGE), 0, 0)); /* of a size that is none */
+	HX_CHECK_EQUAL(read_at(VA), 0);
+	HX_CHECK_EQUAL(stale_count, 1);
+	HX_CHECK(last_stale.reserved);
+	hx_hal_pte_store(p, sound);
+	hx_hal_tlb_local(&(struct hx_tlb_range){.asid = 0}, 1);
+	hx_hal_geometry.group_bits = 0; /* a machine without */
+	HX_CHECK_EQUAL(read_at(VA), 0);
+	HX_CHECK_EQUAL(stale_count, 2);
+	HX_CHECK(last_stale.reserved);
+	hx_hal_geometry.group_bits = 4;
+	uint64_t huge = VA + HX_GIB(1);
+	map_at(huge, HX_MIB(32), MARKED, 1);
+	p = entry_of(root, huge, 1);
+	hx_hal_pte_store(p, hx_hal_pte_group(*p));
+	HX_CHECK_EQUAL(read_at(huge + 8 * PAGE), 0);
+	HX_CHECK_EQUAL(stale_count, 3);
+	HX_CHECK(last_stale.reserved);
 }
 
 HX_TEST(global_entries_outlive_what_does_not_name_them)
@@ -1320,6 +1411,8 @@ HX_SUITE(sim, HX_CASE(leaves_of_every_size_translate), HX_CASE(accesses_of_every
 	 HX_CASE(lowered_rights_without_flush_still_grant),
 	 HX_CASE(raised_rights_without_flush_fault_spuriously), HX_CASE(nothing_is_ever_evicted),
 	 HX_CASE(neighbours_that_are_accessed_are_prefetched),
+	 HX_CASE(a_group_is_cached_with_one_of_its_leaves),
+	 HX_CASE(a_false_group_faults_and_is_reported),
 	 HX_CASE(global_entries_outlive_what_does_not_name_them),
 	 HX_CASE(entries_belong_to_their_address_space), HX_CASE(huge_entries_are_one_entry),
 	 HX_CASE(a_stride_skips_what_it_skips),

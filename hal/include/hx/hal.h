@@ -68,6 +68,7 @@ struct hx_geometry {
 	uint8_t pa_bits;    /* physical addresses are below 2^pa_bits */
 	uint8_t asid_bits;  /* 0: no address-space identifiers */
 	uint8_t leaf_levels; /* bit l set: a leaf is legal at level l */
+	uint8_t group_bits;  /* log2 of the leaves in a group (see the codec); 0: no groups */
 	uint8_t bits[HX_LEVELS_MAX];
 	uint32_t features; /* HX_MMU_* */
 };
@@ -98,12 +99,24 @@ enum hx_pte_kind {
  *     low memory (a speculating CPU may follow it)
  * [inline] uint64_t hx_hal_pte_payload(hx_pte e);  SOFT
  *
- * [inline] hx_pte hx_hal_pte_load(const hx_pte *p);             acquire
+ * Groups: with group_bits > 0 the machine may cache 2^group_bits leaves of level 0 as one,
+ * or all of them when it reads one, if each bears a sign. They are neighbours in their table,
+ * an aligned array, map neighbouring frames, aligned alike, have the same flags, and are
+ * settled: ACCESSED, and DIRTY or not WRITABLE, so that a machine with HARDWARE_AD sets no
+ * mark in one of them alone. No groups with BREAK_BEFORE_MAKE.
+ * [inline, optional] hx_pte hx_hal_pte_group(hx_pte e);  macro
+ *     what stands for the leaf @e in a group: never a LEAF by its kind
+ * [inline, optional] hx_pte hx_hal_pte_plain(hx_pte e, const hx_pte *p);
+ *     the leaf that @e, which stands at @p, is by itself; anything else as it is
+ *
+ * [inline] hx_pte hx_hal_pte_raw(const hx_pte *p);   acquire; as it stands
+ * [inline] hx_pte hx_hal_pte_load(const hx_pte *p);  acquire; plain
  * [inline] void hx_hal_pte_store(hx_pte *p, hx_pte e);          release
  * [inline] hx_pte hx_hal_pte_exchange(hx_pte *p, hx_pte e);     acquire-release
  * [inline] bool hx_hal_pte_update(hx_pte *p, hx_pte *expected, hx_pte desired);
  *     compare and exchange; false: *expected holds what stood there. Live leaves
- *     change only by exchange and update: no ACCESSED or DIRTY bit is lost
+ *     change only by exchange and update: no ACCESSED or DIRTY bit is lost. Both
+ *     know entries as they stand
  * [inline] void hx_hal_pt_publish(void);
  *     after a batch of EMPTY or SOFT -> valid stores: makes them visible to
  *     this CPU's walker (a fence where absence may be cached, else nothing). With

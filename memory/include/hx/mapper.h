@@ -8,6 +8,11 @@
  * range ends inside one, and frees tables that become empty. Tables come from
  * the frames given at init.
  *
+ * Where the machine has groups (hx/hal.h) neighbouring pages that were mapped with ACCESSED,
+ * and DIRTY or not WRITABLE, are marked as one, 64 KiB on riscv64 with Svnapot: by hx_map()
+ * as far as its range holds them whole, and by hx_fold(). They stay pages in every other
+ * respect. Who sets the rights of one of them, unmaps it or clears its marks parts the group.
+ *
  * A huge leaf keeps the tables that splitting it down to pages takes from the time
  * that it is made, as many as pages would have taken, so that no split fails for want
  * of memory. Leaves of the kernel's direct map (hx_pagetable_direct()) keep none. Nor do
@@ -345,7 +350,7 @@ HX_NODISCARD hx_status hx_harvest(struct hx_pagetable *t, struct hx_va va, uint6
 /**
  * Make one leaf of each table, all of whose addresses are in the range, that maps what
  * one leaf could: neighbouring frames, aligned, all with the same flags. ACCESSED and
- * DIRTY of the parts become the whole's.
+ * DIRTY of the parts become the whole's. Of other pages in the range, make groups.
  * @return HX_OK, whatever there was to do; as hx_unmap(); NOT_SUPPORTED (a table
  *         without huge leaves)
  * Context: IRQ-safe; locks the range; never sleeps

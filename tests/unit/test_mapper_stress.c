@@ -293,7 +293,9 @@ static void map(unsigned cpu, unsigned table)
 	unsigned first, end, alt = (unsigned)roll(ALTS);
 	pick_range(table, &first, &end);
 	uint64_t flags = random_flags(table);
-	flags |= roll(2) ? HX_PAGE_ACCESSED | HX_PAGE_DIRTY : 0; /* so that there are groups */
+	if (hx_hal_geometry.group_bits > 0 && roll(2)) { /* so that there are some */
+		flags |= HX_PAGE_ACCESSED | HX_PAGE_DIRTY;
+	}
 	hx_status wanted = count_mapped(table, first, end) ? HX_ALREADY_MAPPED : HX_OK;
 	begin(table, first, end);
 	hx_status s = hx_map(&tables[table], hx_va(va_of(table, first)),
@@ -403,7 +405,7 @@ static void translate(unsigned table)
 	}
 }
 
-/* What nobody should notice: marks are taken away, leaves folded into larger ones. */
+/* What nobody should notice: marks are taken away, leaves folded or made groups. */
 static void harvest_or_fold(unsigned table)
 {
 	static uint64_t leaves[PAGES];
@@ -531,13 +533,12 @@ static void operate(unsigned cpu, unsigned table)
 			load(cpu, (unsigned)roll(TABLES));
 		}
 		break;
-	case 9:
-		if (!call.load) {
-			harvest_or_fold(table);
-		}
-		break;
 	default:
-		touch_random(cpu);
+		if (hx_hal_geometry.group_bits > 0 && !call.load && roll(6) == 0) {
+			harvest_or_fold(table);
+		} else {
+			touch_random(cpu);
+		}
 		break;
 	}
 	world_fail_after = WORLD_NEVER;

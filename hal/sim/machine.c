@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "sim_cpu.h"
 
@@ -33,6 +34,8 @@ enum { RANGES_MAX = 1024 };
 #else
 #define GROUP_BITS 0
 #endif
+
+enum { LEAVE_MS_MAX = 10000 };
 
 uintptr_t hx_hal_direct_offset;
 uint64_t hx_hal_boot_window_bytes;
@@ -247,8 +250,15 @@ void hx_sim_configure(const struct hx_sim_config *c)
 	pthread_mutex_lock(&cpus_lock);
 	struct sim_cpu *me = this_cpu != NULL ? this_cpu : &sim_cpus[0];
 	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
-		if (sim_cpus[i].owned && &sim_cpus[i] != me && !plays(me, &sim_cpus[i])) {
-			sim_die("CPU %u runs while the machine is configured", i);
+		/* A thread that has left its entry function gives its CPU back a little later. */
+		unsigned waited = 0;
+		while (sim_cpus[i].owned && &sim_cpus[i] != me && !plays(me, &sim_cpus[i])) {
+			if (waited++ == LEAVE_MS_MAX) {
+				sim_die("CPU %u runs while the machine is configured", i);
+			}
+			pthread_mutex_unlock(&cpus_lock);
+			(void)usleep(1000);
+			pthread_mutex_lock(&cpus_lock);
 		}
 	}
 	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {

@@ -89,10 +89,10 @@ struct hx_sim_config {
 
 /*
  * Start the machine anew: memory zero, TLBs empty, no CPU but the caller's,
- * which becomes CPU 0. No CPU may be running. Never fails: what cannot be had
- * ends the program with a message. Without a call the default machine stands:
- * 256 MiB of RAM from 0 in two pieces with a reserved hole between them, 64 MiB at
- * 4 GiB, 4 CPUs.
+ * which becomes CPU 0. No other CPU may be running; one that ends is waited for.
+ * Never fails: what cannot be had ends the program with a message. Without a call the
+ * default machine stands: 256 MiB of RAM from 0 in two pieces with a reserved hole
+ * between them, 64 MiB at 4 GiB, 4 CPUs.
  */
 void hx_sim_configure(const struct hx_sim_config *c);
 

@@ -1385,7 +1385,27 @@ HX_TEST(what_is_cached_is_kept_across_loads)
 	close_machine();
 }
 
-/* The same by the straight way of one page: one lock, and no flush that is not needed. */
+/* A huge leaf alone, beside another: neither pages nor tables have it flushed. */
+HX_TEST(a_huge_leaf_is_forgotten)
+{
+	open_machine(&(struct hx_sim_config){0}, 0);
+	HX_BAIL();
+	HX_CHECK_STATUS(hx_map(&user, hx_va(UVA), hx_pa(DATA_PA), 2 * L1, URW), HX_OK);
+	hx_hal_user_access(true);
+	hx_pagetable_load(&user, &kernel);
+	HX_CHECK_EQUAL(hx_translate(&user, hx_va(UVA)).level, 1);
+	HX_CHECK(readable(UVA) && readable(UVA + L1));
+	uint64_t flushes = hx_pagetable_counters(&user).local_flushes;
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA), L1, audit_release, NULL), HX_OK);
+	HX_CHECK_EQUAL(hx_pagetable_counters(&user).local_flushes, flushes + 1);
+	HX_CHECK(!readable(UVA) && readable(UVA + L1));
+	HX_CHECK_EQUAL(stale_uses, 0);
+	hx_pagetable_load(&kernel, &user);
+	HX_CHECK_STATUS(hx_unmap(&user, hx_va(UVA + L1), L1, NULL, NULL), HX_OK);
+	close_machine();
+}
+
+/* One page by the straight way: one lock, and no flush that is not needed. */
 HX_TEST(one_page_is_forgotten_by_whoever_has_it)
 {
 	open_machine(&(struct hx_sim_config){.asid_bits = 8}, 0);
@@ -1513,7 +1533,7 @@ HX_SUITE(mapper_threads, HX_CASE(marks_that_appear_while_a_table_is_folded_stay)
 	 HX_CASE(what_is_written_after_a_harvest_is_marked_again),
 	 HX_CASE(disjoint_ranges_take_different_locks),
 	 HX_CASE(neighbours_change_one_table_at_the_same_time),
-	 HX_CASE(what_is_cached_is_kept_across_loads),
+	 HX_CASE(what_is_cached_is_kept_across_loads), HX_CASE(a_huge_leaf_is_forgotten),
 	 HX_CASE(one_page_is_forgotten_by_whoever_has_it),
 	 HX_CASE(generations_of_identifiers_begin_again),
 	 HX_CASE(cpus_are_asked_once_and_only_if_they_run_the_table),

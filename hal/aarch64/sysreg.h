@@ -30,8 +30,13 @@
 	})
 /* Leaves of one page on this CPU, with what has to come before and after. */
 #define HX_TLBI_PAGE(what)                                                                         \
-	__asm__ volatile("dsb nshst\n\ttlbi vaale1, %0\n\tdsb nsh\n\tisb" : : "r"(what) : "memor"  \
-											  "y")
+	({                                                                                         \
+		uint64_t what_ = (what);                                                           \
+		HX_DSB(nshst);                                                                     \
+		__asm__ volatile("tlbi vaale1, %0" : : "r"(what_) : "memory");                     \
+		HX_DSB(nsh);                                                                       \
+		HX_ISB();                                                                          \
+	})
 #define HX_TLBI_ALL(everywhere)                                                                    \
 	({                                                                                         \
 		if (everywhere) {                                                                  \

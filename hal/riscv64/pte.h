@@ -13,6 +13,7 @@
  *      0  as the machine has it: write-back memory; WRITE_THROUGH
  *      1  NC, normal memory that is not cached: WRITE_THROUGH and NO_CACHE
  *      2  IO, strongly ordered: NO_CACHE
+ *      3  reserved; where Svpbmt is absent 1 and 2 are, too
  *
  * N is the sign of a group (Svnapot; group_bits says whether the machine has it): 16
  * neighbouring entries of level 0 that all hold the same value. A walk puts the low bits
@@ -40,11 +41,12 @@
 #define HX_RV_PPN UINT64_C(0x003ffffffffffc00)
 #define HX_RV_PBMT_NC (UINT64_C(1) << 61)
 #define HX_RV_PBMT_IO (UINT64_C(1) << 62)
+#define HX_RV_PBMT (HX_RV_PBMT_NC | HX_RV_PBMT_IO)
 #define HX_RV_N (UINT64_C(1) << 63)
-#define HX_RV_NAPOT UINT64_C(0x3c00)                         /* PPN[3:0] */
-#define HX_RV_NAPOT_64K UINT64_C(0x2000)                     /* 1000b there */
-#define HX_RV_RESERVED UINT64_C(0x9fc0000000000000)          /* N, 60..54 */
-#define HX_RV_LEAF_ONLY (UINT64_C(0xd0) | UINT64_C(3) << 61) /* PBMT D A U */
+#define HX_RV_NAPOT UINT64_C(0x3c00)                  /* PPN[3:0] */
+#define HX_RV_NAPOT_64K UINT64_C(0x2000)              /* 1000b there */
+#define HX_RV_RESERVED UINT64_C(0x9fc0000000000000)   /* N, 60..54 */
+#define HX_RV_LEAF_ONLY (UINT64_C(0xd0) | HX_RV_PBMT) /* PBMT D A U */
 
 enum { HX_RV_GROUP_BITS = 4 };
 
@@ -86,15 +88,18 @@ static HX_ALWAYS_INLINE hx_pte hx_hal_pte_table(struct hx_pa pa)
 	return pa.v >> 2 | HX_RV_V;
 }
 
-/* What the machine would refuse is SOFT: reserved bits, W without R, a pointer at level 0. */
+/* What the machine would refuse is SOFT: what is reserved, W without R, a pointer at level 0. */
 static HX_ALWAYS_INLINE enum hx_pte_kind hx_hal_pte_kind(hx_pte e, unsigned level)
 {
 	bool leaf = e & (HX_RV_R | HX_RV_W | HX_RV_X);
-	if (!(e & HX_RV_V) || (e & HX_RV_RESERVED) || (e & (HX_RV_R | HX_RV_W)) == HX_RV_W) {
+	bool types = hx_hal_geometry.features & HX_MMU_MEMORY_TYPES;
+	if (!(e & HX_RV_V) || (e & HX_RV_RESERVED) || (e & (HX_RV_R | HX_RV_W)) == HX_RV_W ||
+	    ((e & HX_RV_PBMT) != 0 && (!types || (e & HX_RV_PBMT) == HX_RV_PBMT))) {
 		return e == 0 ? HX_PTE_EMPTY : HX_PTE_SOFT;
 	}
-	bool table = !leaf && level > 0 && !(e & HX_RV_LEAF_ONLY);
-	return leaf ? HX_PTE_LEAF : table ? HX_PTE_TABLE : HX_PTE_SOFT;
+	return leaf                                  ? HX_PTE_LEAF
+	       : level > 0 && !(e & HX_RV_LEAF_ONLY) ? HX_PTE_TABLE
+						     : HX_PTE_SOFT;
 }
 
 static HX_ALWAYS_INLINE struct hx_pa hx_hal_pte_pa(hx_pte e, unsigned level)

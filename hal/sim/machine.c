@@ -24,7 +24,7 @@ enum { RANGES_MAX = 1024 };
 #define BROADCAST_BY_DEFAULT HX_SIM_ON
 #endif
 #if defined(HX_SIM_CODEC_X86_64) || defined(HX_SIM_PLAIN_STORES)
-#define STORES_ARE_LATE false /* total store order */
+#define STORES_ARE_LATE false /* total store order, or nobody to delay them */
 #else
 #define STORES_ARE_LATE true
 #endif

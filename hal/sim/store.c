@@ -376,7 +376,7 @@ hx_pte hx_sim_pte_exchange(hx_pte *p, hx_pte e)
 bool hx_sim_pte_update(hx_pte *p, hx_pte *expected, hx_pte desired)
 {
 	sim_step();
-	if (hx_hal_pte_load(p) == *expected) { /* otherwise nothing is made */
+	if (hx_hal_pte_raw(p) == *expected) { /* otherwise nothing is made */
 		check_make(p, desired);
 	}
 	update_at_once(p);

@@ -333,16 +333,12 @@ static void unhook_leaf(hx_pte *p, hx_pte e, unsigned level)
 	}
 }
 
-static HX_ALWAYS_INLINE hx_pte soft_of(hx_pte leaf, uint64_t bits)
-{
-	return hx_hal_pte_soft(hx_pa_to_pfn(hx_hal_pte_pa(leaf, 0)).v | bits);
-}
-
 /*
- * The settled leaf at @p and those behind it that differ in the address alone.
- * @return the first that differs, or @end
+ * Store what @make makes, with @bits, of the settled leaf at @p and of those behind it
+ * that differ in the address alone. @return the first that differs, or @end
  */
-static hx_pte *unhook_run(hx_pte *p, const hx_pte *end, uint64_t bits)
+static HX_ALWAYS_INLINE hx_pte *store_run(hx_pte *p, const hx_pte *end,
+					  hx_pte (*make)(hx_pte leaf, uint64_t bits), uint64_t bits)
 {
 	const hx_pte like = hx_hal_pte_load(p);
 	for (; end - p >= 4; p += 4) {
@@ -350,19 +346,24 @@ static hx_pte *unhook_run(hx_pte *p, const hx_pte *end, uint64_t bits)
 		if (!hx_four_are_like(f, like)) {
 			break;
 		}
-		hx_hal_pte_store(&p[0], soft_of(f.a, bits));
-		hx_hal_pte_store(&p[1], soft_of(f.b, bits));
-		hx_hal_pte_store(&p[2], soft_of(f.c, bits));
-		hx_hal_pte_store(&p[3], soft_of(f.d, bits));
+		hx_hal_pte_store(&p[0], make(f.a, bits));
+		hx_hal_pte_store(&p[1], make(f.b, bits));
+		hx_hal_pte_store(&p[2], make(f.c, bits));
+		hx_hal_pte_store(&p[3], make(f.d, bits));
 	}
 	for (; p < end; p++) {
 		hx_pte e = hx_hal_pte_load(p);
 		if (hx_attributes_of(e ^ like) != 0) {
 			break;
 		}
-		hx_hal_pte_store(p, soft_of(e, bits));
+		hx_hal_pte_store(p, make(e, bits));
 	}
 	return p;
+}
+
+static HX_ALWAYS_INLINE hx_pte soft_of(hx_pte leaf, uint64_t bits)
+{
+	return hx_hal_pte_soft(hx_pa_to_pfn(hx_hal_pte_pa(leaf, 0)).v | bits);
 }
 
 /* Leaves of level 0 in [va, last] become soft entries; also to hide them. */
@@ -385,7 +386,7 @@ static void unhook_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 		if (!rule.settled) {
 			unhook_leaf(p++, e, 0);
 		} else {
-			p = unhook_run(p, end, rule.soft);
+			p = store_run(p, end, soft_of, rule.soft);
 		}
 		first = first ? first : run;
 		after = p;
@@ -682,31 +683,9 @@ static void show_leaf(struct change *c, hx_pte *p, hx_pte e, unsigned level, uin
 	}
 }
 
-/*
- * The settled leaf at @p and those behind it that differ in the address alone.
- * @return the first that differs, or @end
- */
-static hx_pte *flip_run(hx_pte *p, const hx_pte *end, hx_pte flip)
+static HX_ALWAYS_INLINE hx_pte flipped(hx_pte leaf, uint64_t flip)
 {
-	const hx_pte like = hx_hal_pte_load(p);
-	for (; end - p >= 4; p += 4) {
-		struct hx_four f = hx_four_load(p);
-		if (!hx_four_are_like(f, like)) {
-			break;
-		}
-		hx_hal_pte_store(&p[0], f.a ^ flip);
-		hx_hal_pte_store(&p[1], f.b ^ flip);
-		hx_hal_pte_store(&p[2], f.c ^ flip);
-		hx_hal_pte_store(&p[3], f.d ^ flip);
-	}
-	for (; p < end; p++) {
-		hx_pte e = hx_hal_pte_load(p);
-		if (hx_attributes_of(e ^ like) != 0) {
-			break;
-		}
-		hx_hal_pte_store(p, e ^ flip);
-	}
-	return p;
+	return leaf ^ flip;
 }
 
 /* Entries of a table at level 0, which are never split. */
@@ -742,7 +721,7 @@ static void update_pages(struct change *c, hx_pte *table, uintptr_t va, uintptr_
 			}
 			p++;
 		} else {
-			p = flip_run(p, end, rule.flip);
+			p = store_run(p, end, flipped, rule.flip);
 		}
 		if (rule.stale) {
 			first = first ? first : run;

@@ -215,6 +215,19 @@ void hx_cursor_drop_kept(struct hx_cursor *c, unsigned level, uintptr_t va)
 
 /* ---- The way down ---- */
 
+hx_pte *hx_find_leaf_table(const struct hx_pagetable *t, uintptr_t va)
+{
+	hx_pte *table = hx_table_at(t->root);
+	for (unsigned level = hx_root_level(); level > 0; level--) {
+		hx_pte e = hx_hal_pte_load(&table[hx_level_index(va, level)]);
+		if (hx_hal_pte_kind(e, level) != HX_PTE_TABLE) {
+			return NULL;
+		}
+		table = hx_child_of(e, level);
+	}
+	return table;
+}
+
 hx_pte *hx_cursor_leaf_table(const struct hx_cursor *c)
 {
 	if ((c->first ^ c->last) >> hx_level_shift(1) != 0) {
@@ -222,18 +235,13 @@ hx_pte *hx_cursor_leaf_table(const struct hx_cursor *c)
 	}
 	struct hx_stripe *s = c->home;
 	const uint32_t tag = hx_leaf_tag(c->first >> hx_level_shift(1));
-	if (s->leaf_tag == tag) {
-		return s->leaf_table;
-	}
-	hx_pte *table = hx_table_at(c->t->root);
-	for (unsigned level = hx_root_level(); level > 0; level--) {
-		hx_pte e = hx_hal_pte_load(&table[hx_level_index(c->first, level)]);
-		if (hx_hal_pte_kind(e, level) != HX_PTE_TABLE) {
+	if (s->leaf_tag != tag) {
+		hx_pte *table = hx_find_leaf_table(c->t, c->first);
+		if (!table) {
 			return NULL;
 		}
-		table = hx_child_of(e, level);
+		s->leaf_table = table;
+		s->leaf_tag = tag;
 	}
-	s->leaf_table = table;
-	s->leaf_tag = tag;
-	return table;
+	return s->leaf_table;
 }

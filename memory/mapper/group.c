@@ -26,7 +26,8 @@ static unsigned index_in_group(const hx_pte *p)
 	return (unsigned)((uintptr_t)p / sizeof *p % hx_group_leaves());
 }
 
-bool hx_group_fits(const hx_pte *first)
+/* Do the leaves from @first on, an aligned array of them, make a group? */
+static bool fits(const hx_pte *first)
 {
 	const hx_pte like = hx_hal_pte_load(first);
 	const uint64_t page = hx_level_bytes(0);
@@ -45,6 +46,19 @@ bool hx_group_fits(const hx_pte *first)
 	return true;
 }
 
+bool hx_group_is_sound(const hx_pte *p, unsigned level)
+{
+	if (!hx_is_grouped(p)) {
+		return true;
+	}
+	const hx_pte *first = p - index_in_group(p);
+	unsigned found = 0;
+	for (unsigned i = 0; i < hx_group_leaves(); i++) {
+		found += hx_is_grouped(&first[i]);
+	}
+	return level == 0 && found == hx_group_leaves() && fits(first);
+}
+
 void hx_group_make(hx_pte *begin, const hx_pte *end)
 {
 	const unsigned leaves = hx_group_leaves();
@@ -53,8 +67,8 @@ void hx_group_make(hx_pte *begin, const hx_pte *end)
 	}
 	hx_pte *p = begin + (leaves - index_in_group(begin)) % leaves;
 	for (; end - p >= (ptrdiff_t)leaves; p += leaves) {
-		const bool fits = !hx_is_grouped(p) && hx_group_fits(p);
-		for (unsigned i = 0; fits && i < leaves; i++) {
+		const bool make = !hx_is_grouped(p) && fits(p);
+		for (unsigned i = 0; make && i < leaves; i++) {
 			hx_hal_pte_store(&p[i], hx_hal_pte_group(hx_hal_pte_load(&p[i])));
 		}
 	}

@@ -186,8 +186,8 @@ static inline bool hx_is_settled(uint64_t flags)
 		((flags & HX_PAGE_DIRTY) != 0 || (flags & HX_PAGE_WRITABLE) == 0));
 }
 
-/* Do the leaves from @first on, an aligned array of them, make a group? */
-bool hx_group_fits(const hx_pte *first);
+/* May the leaf at @p stand there: in no group, or in one that is whole and fits together? */
+bool hx_group_is_sound(const hx_pte *p, unsigned level);
 /* Make groups of entries [begin, end) of a leaf table wherever they fit. */
 void hx_group_make(hx_pte *begin, const hx_pte *end);
 /* Make those plain of which an entry is in [begin, end): before one of them changes. */
@@ -399,7 +399,9 @@ void hx_cursor_retire(const struct hx_cursor *c);
 hx_status hx_cursor_reserve(struct hx_cursor *c, uint64_t count);
 void hx_cursor_free_table(struct hx_cursor *c, struct hx_pa table);
 
-/* The table of level 0 that holds all entries of the range; NULL when there is none. */
+/* The table of level 0 on the way to @va; NULL when there is none. Under its stripe's lock. */
+hx_pte *hx_find_leaf_table(const struct hx_pagetable *t, uintptr_t va);
+/* The one that holds all entries of the range; NULL when there is none. */
 hx_pte *hx_cursor_leaf_table(const struct hx_cursor *c);
 
 /* Invalidate what was gathered wherever the table is active; nothing gathered: nothing. */

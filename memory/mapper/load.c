@@ -186,14 +186,9 @@ void hx_pagetable_load(struct hx_pagetable *t, struct hx_pagetable *previous)
 void hx_pagetable_forget_page(struct hx_va va)
 {
 	unsigned long irq = hx_hal_irq_save();
-	const struct hx_tlb_range page = {
-		.va = hx_va(va.v & ~(uintptr_t)(HX_FRAME_BYTES - 1)),
-		.pages = 1,
-		.asid = hx_loaded_asid(),
-		.global = va.v >= hx_kernel_start(),
-	};
+	struct hx_va page = hx_va(va.v & ~(uintptr_t)(HX_FRAME_BYTES - 1));
 	hx_hal_pt_publish(); /* absence may be cached at any level */
-	hx_hal_tlb_local(&page, 1);
+	hx_hal_tlb_page(page, hx_loaded_asid(), va.v >= hx_kernel_start());
 	hx_hal_irq_restore(irq);
 }
 
@@ -219,8 +214,7 @@ static bool allows(uint64_t flags, const struct hx_fault *fault)
 /* Does the entry stand broken, for another CPU to make it anew? */
 static bool is_being_made(hx_pte e, unsigned level)
 {
-	return hx_hal_pte_kind(e, level) == HX_PTE_SOFT &&
-	       hx_soft_is_broken(hx_hal_pte_payload(e));
+	return hx_hal_pte_kind(e, level) == HX_PTE_SOFT && hx_soft_is_broken(hx_hal_pte_payload(e));
 }
 
 bool hx_pagetable_spurious(const struct hx_fault *fault)

@@ -20,7 +20,7 @@
 static HX_ALWAYS_INLINE bool is_page(const struct hx_pagetable *t, uintptr_t va, uint64_t bytes)
 {
 	return bytes == HX_FRAME_BYTES && t && t->frames && va % HX_FRAME_BYTES == 0 &&
-	       va - t->rules.first <= t->rules.bytes_less_1;
+	       hx_is_inside(t, va, va);
 }
 
 /* Interrupts are off. @return the stripe of @va, locked, with its entry; NULL: it is not */
@@ -45,6 +45,16 @@ static HX_ALWAYS_INLINE void leave(struct hx_stripe *s, unsigned long irq)
 {
 	hx_lock_release_irqs_off(&s->lock);
 	hx_hal_irq_restore(irq);
+}
+
+/* The call is done. */
+static HX_ALWAYS_INLINE hx_status finish(struct hx_pagetable *t, struct hx_stripe *s,
+					 unsigned long irq)
+{
+	(void)t;
+	leave(s, irq);
+	HX_DEBUG_ASSERT(hx_pagetable_validate(t) == HX_OK);
+	return HX_OK;
 }
 
 static HX_ALWAYS_INLINE uint64_t me(void)
@@ -81,8 +91,7 @@ static HX_NOINLINE hx_status map_told(struct hx_pagetable *t, struct hx_stripe *
 {
 	struct hx_gather g = gather_of(va);
 	hx_gather_flush_others(t, s, &g);
-	leave(s, irq);
-	return HX_OK;
+	return finish(t, s, irq);
 }
 
 hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa, uint64_t bytes,
@@ -108,9 +117,7 @@ hx_status hx_map(struct hx_pagetable *t, struct hx_va va, struct hx_pa pa, uint6
 	if (t->rules.told && (active_cpus(t) & ~me()) != 0) {
 		return map_told(t, s, va.v, irq);
 	}
-	leave(s, irq);
-	HX_DEBUG_ASSERT(hx_pagetable_validate(t) == HX_OK);
-	return HX_OK;
+	return finish(t, s, irq);
 }
 
 /* ---- Unmap ---- */
@@ -138,8 +145,7 @@ static HX_NOINLINE hx_status unmap_told(struct hx_pagetable *t, struct hx_stripe
 		const struct hx_released batch = {hx_va(va), HX_FRAME_BYTES, 1, &leaf};
 		released(context, &batch);
 	}
-	leave(s, irq);
-	return HX_OK;
+	return finish(t, s, irq);
 }
 
 static HX_ALWAYS_INLINE hx_status unmap(struct hx_pagetable *t, struct hx_va va, uint64_t bytes,
@@ -176,8 +182,7 @@ static HX_ALWAYS_INLINE hx_status unmap(struct hx_pagetable *t, struct hx_va va,
 	if (others || released) {
 		return unmap_told(t, s, va.v, e, irq, others, released, context);
 	}
-	leave(s, irq);
-	return HX_OK;
+	return finish(t, s, irq);
 }
 
 hx_status hx_unmap(struct hx_pagetable *t, struct hx_va va, uint64_t bytes, hx_released_fn released,

@@ -222,20 +222,6 @@ static bool leaf_is_sound(const struct hx_pagetable *t, hx_pte e, unsigned level
 	       (t->wx == HX_WX_OFF || !writable || (flags & HX_PAGE_NO_EXECUTE));
 }
 
-/* A leaf may be in a group that is there whole, and whose leaves fit together. */
-static bool group_is_sound(const hx_pte *p, unsigned level)
-{
-	if (!hx_is_grouped(p)) {
-		return true;
-	}
-	const hx_pte *first = p - (uintptr_t)p / sizeof *p % hx_group_leaves();
-	unsigned found = 0;
-	for (unsigned i = 0; i < hx_group_leaves(); i++) {
-		found += hx_is_grouped(&first[i]);
-	}
-	return level == 0 && found == hx_group_leaves() && hx_group_fits(first);
-}
-
 /* The only soft entry that outlives the call that made it: a hidden page. */
 static bool soft_is_sound(const struct hx_pagetable *t, hx_pte e, unsigned level)
 {
@@ -312,7 +298,7 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 			}
 			break;
 		case HX_PTE_LEAF:
-			if (!leaf_is_sound(t, e, level) || !group_is_sound(&table[i], level)) {
+			if (!leaf_is_sound(t, e, level) || !hx_group_is_sound(&table[i], level)) {
 				return false;
 			}
 			count_kept(t, tally, level, entry_va(va, level, i));
@@ -344,7 +330,7 @@ static bool is_sound(const struct hx_pagetable *t, const hx_pte *table, unsigned
 }
 
 /* Is the leaf table that a stripe remembers the one that a walk finds? All else is sound. */
-static bool memory_is_sound(const struct hx_pagetable *t, unsigned stripe)
+static bool leaf_table_is_sound(const struct hx_pagetable *t, unsigned stripe)
 {
 	const struct hx_stripe *s = &t->stripes[stripe];
 	if (s->leaf_tag == 0) {
@@ -352,15 +338,8 @@ static bool memory_is_sound(const struct hx_pagetable *t, unsigned stripe)
 	}
 	uintptr_t number = (s->leaf_tag & (UINT32_MAX >> 1)) * (uintptr_t)HX_STRIPES + stripe;
 	uintptr_t va = number << hx_level_shift(1) | (t->kernel ? hx_kernel_start() : 0);
-	const hx_pte *table = hx_table_at(t->root);
-	for (unsigned level = hx_root_level(); level > 0; level--) {
-		hx_pte e = hx_hal_pte_load(&table[hx_level_index(va, level)]);
-		if (hx_hal_pte_kind(e, level) != HX_PTE_TABLE) {
-			return false;
-		}
-		table = hx_child_of(e, level);
-	}
-	return hx_is_inside(t, va, va) && table == s->leaf_table;
+	return hx_is_inside(t, va, va) && s->leaf_table &&
+	       hx_find_leaf_table(t, va) == s->leaf_table;
 }
 
 /*
@@ -413,7 +392,7 @@ hx_status hx_pagetable_validate(struct hx_pagetable *t)
 			      t->kernel ? 2 * half : half, 0, &tally) &&
 		     kept_is_sound(t, &tally) && tally.tables == tally.limit && tally.sum == sum;
 	for (unsigned i = 0; sound && i < HX_STRIPES; i++) {
-		sound = memory_is_sound(t, i);
+		sound = leaf_table_is_sound(t, i);
 	}
 	hx_cursor_close(&c);
 	return sound ? HX_OK : HX_CORRUPTED;

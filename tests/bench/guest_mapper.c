@@ -10,10 +10,10 @@
  *
  * Prints TAP: what must hold, and each figure behind "# ".
  */
-#include <hx/platform.h>
 
 #include "bench.h"
 #include "instructions.h"
+#include "say.h"
 
 /* The most that a call on a single page may cost, on every board. */
 enum { SINGLE_PAGE_BUDGET = 120 };
@@ -33,18 +33,6 @@ struct range {
 };
 
 static struct hx_system sys;
-
-static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void say(const char *format, ...)
-{
-	char text[200];
-	va_list list;
-	va_start(list, format);
-	hx_format_list(text, sizeof text, format, list);
-	va_end(list);
-	hx_platform_write(text);
-}
 
 static unsigned number, failed;
 

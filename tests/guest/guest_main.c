@@ -9,6 +9,7 @@
 #include "guest.h"
 #include "hx_test.h"
 #include "machine.h"
+#include "say.h"
 
 #define SUITES(X)                                                                                  \
 	X(memmap) X(frames) X(zones) X(framedb) X(mapper) X(capability) X(recovery) X(heap)        \
@@ -40,18 +41,6 @@ struct hx_system *hx_test_system(void)
 void hx_test_readers(bool run)
 {
 	(void)run;
-}
-
-static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void say(const char *format, ...)
-{
-	char text[200];
-	va_list list;
-	va_start(list, format);
-	hx_format_list(text, sizeof text, format, list);
-	va_end(list);
-	hx_platform_write(text);
 }
 
 static bool wanted(const struct hx_test_suite *suite)

@@ -247,4 +247,14 @@ static inline uint64_t world_hash(struct hx_pagetable *t)
 
 #define WORLD_SOUND(t) HX_CHECK_STATUS(hx_pagetable_validate(t), HX_OK)
 
+/* The validator of @t sees that @bad stands at @p, and that it stands there no more. */
+static inline void world_check_corrupt(struct hx_pagetable *t, hx_pte *p, hx_pte bad)
+{
+	hx_pte good = hx_hal_pte_raw(p);
+	hx_hal_pte_store(p, bad);
+	HX_CHECK_STATUS(hx_pagetable_validate(t), HX_CORRUPTED);
+	hx_hal_pte_store(p, good);
+	WORLD_SOUND(t);
+}
+
 #endif

@@ -1491,15 +1491,6 @@ HX_TEST(tables_are_tagged)
 
 /* ---- The validator ---- */
 
-static void check_corrupt(hx_pte *p, hx_pte bad)
-{
-	hx_pte good = hx_hal_pte_load(p);
-	hx_hal_pte_store(p, bad);
-	HX_CHECK_STATUS(hx_pagetable_validate(&user), HX_CORRUPTED);
-	hx_hal_pte_store(p, good);
-	WORLD_SOUND(&user);
-}
-
 HX_TEST(the_validator_sees_damage)
 {
 	open_tables(true, HX_WX_FORCE);
@@ -1511,22 +1502,30 @@ HX_TEST(the_validator_sees_damage)
 	hx_pte *table = world_entry_at(&user, UVA + L1, 1);
 	hx_pte *upper = world_entry_at(&user, UVA, 2);
 	hx_pte *other = world_entry_at(&user, UVA + L2, 2);
-	check_corrupt(page, hx_hal_pte_soft(5));
-	check_corrupt(page, 0); /* an empty table */
-	check_corrupt(page,
-		      hx_hal_pte_leaf(hx_pa(PA), hx_hal_pte_prot(URW & ~HX_PAGE_NO_EXECUTE, 0), 0));
-	check_corrupt(page,
-		      hx_hal_pte_leaf(hx_pa(PA), hx_hal_pte_prot(URW | HX_PAGE_GLOBAL, 0), 0));
-	check_corrupt(huge, hx_hal_pte_leaf(hx_pa(PA + HX_KIB(64)), hx_hal_pte_prot(URW, 1), 1));
-	check_corrupt(huge, hx_hal_pte_table(hx_pa(PA)));  /* no frame of ours */
-	check_corrupt(huge, *table);                       /* linked twice */
-	check_corrupt(other, *upper);                      /* and one lost */
-	check_corrupt(table, 0);                           /* lost */
-	check_corrupt(upper, hx_hal_pte_table(user.root)); /* in a circle */
+	world_check_corrupt(&user, page, hx_hal_pte_soft(5));
+	world_check_corrupt(&user, page, 0); /* an empty table */
+	world_check_corrupt(
+		&user, page,
+		hx_hal_pte_leaf(hx_pa(PA), hx_hal_pte_prot(URW & ~HX_PAGE_NO_EXECUTE, 0), 0));
+	world_check_corrupt(
+		&user, page,
+		hx_hal_pte_leaf(hx_pa(PA), hx_hal_pte_prot(URW | HX_PAGE_GLOBAL, 0), 0));
+	world_check_corrupt(&user, huge,
+			    hx_hal_pte_leaf(hx_pa(PA + HX_KIB(64)), hx_hal_pte_prot(URW, 1), 1));
+#ifdef HX_RV_PBMT /* a memory type that is reserved */
+	world_check_corrupt(&user, page, hx_hal_pte_load(page) | HX_RV_PBMT);
+#endif
+	world_check_corrupt(&user, huge, hx_hal_pte_table(hx_pa(PA)));  /* no frame of ours */
+	world_check_corrupt(&user, huge, *table);                       /* linked twice */
+	world_check_corrupt(&user, other, *upper);                      /* and one lost */
+	world_check_corrupt(&user, table, 0);                           /* lost */
+	world_check_corrupt(&user, upper, hx_hal_pte_table(user.root)); /* in a circle */
 	hx_pte *root = hx_ptr(user.root);
 	unsigned half = (1u << hx_hal_geometry.bits[hx_hal_geometry.levels - 1]) / 2;
-	check_corrupt(&root[half], hx_hal_pte_table(kernel.root)); /* not the kernel's entry */
-	check_corrupt(&root[half + (UVA >> world_shift(hx_hal_geometry.levels - 1u))], 0);
+	world_check_corrupt(&user, &root[half],
+			    hx_hal_pte_table(kernel.root)); /* not the kernel's entry */
+	world_check_corrupt(&user, &root[half + (UVA >> world_shift(hx_hal_geometry.levels - 1u))],
+			    0);
 	user.stripes[5].tables++;
 	HX_CHECK_STATUS(hx_pagetable_validate(&user), HX_CORRUPTED);
 	user.stripes[5].tables--;

@@ -482,15 +482,6 @@ HX_TEST(groups_read_as_pages)
 	close_tables();
 }
 
-static void check_corrupt(hx_pte *p, hx_pte e)
-{
-	hx_pte raw = hx_hal_pte_raw(p);
-	hx_hal_pte_store(p, e);
-	HX_CHECK_STATUS(hx_pagetable_validate(&user), HX_CORRUPTED);
-	hx_hal_pte_store(p, raw);
-	WORLD_SOUND(&user);
-}
-
 static hx_pte group_of(uint64_t pa, uint64_t flags)
 {
 	return hx_hal_pte_group(hx_hal_pte_leaf(hx_pa(pa), hx_hal_pte_prot(flags, 0), 0));
@@ -509,15 +500,15 @@ HX_TEST(the_validator_sees_damaged_groups)
 	static const unsigned places[] = {0, 1, GROUP - 1};
 	for (unsigned i = 0; i < HX_ARRAY_LENGTH(places); i++) {
 		hx_pte *p = &first[places[i]];
-		check_corrupt(p, hx_hal_pte_load(p)); /* plain among the others */
-		check_corrupt(p, 0);
-		check_corrupt(p, group_of(PA + L1, RO));
-		check_corrupt(p, group_of(PA + L1 + GROUP * PAGE, RW));
-		check_corrupt(p, group_of(PA + L1, RW & ~HX_PAGE_DIRTY));
+		world_check_corrupt(&user, p, hx_hal_pte_load(p)); /* plain among the others */
+		world_check_corrupt(&user, p, 0);
+		world_check_corrupt(&user, p, group_of(PA + L1, RO));
+		world_check_corrupt(&user, p, group_of(PA + L1 + GROUP * PAGE, RW));
+		world_check_corrupt(&user, p, group_of(PA + L1, RW & ~HX_PAGE_DIRTY));
 	}
-	check_corrupt(alone, hx_hal_pte_group(plain)); /* one alone */
+	world_check_corrupt(&user, alone, hx_hal_pte_group(plain)); /* one alone */
 	/* A leaf of the level above, with the sign of a group. */
-	check_corrupt(huge, hx_hal_pte_group(hx_hal_pte_load(huge)));
+	world_check_corrupt(&user, huge, hx_hal_pte_group(hx_hal_pte_load(huge)));
 	/* All alike, but not settled; and all of them on a machine that has no groups. */
 	for (unsigned i = 0; i < GROUP; i++) {
 		hx_hal_pte_store(&first[i], group_of(PA + L1, RW & ~HX_PAGE_DIRTY));

@@ -170,7 +170,7 @@ static void textbook_reset(struct subject *s)
 static uint64_t trait_get(struct subject *s, unsigned order)
 {
 	struct hx_frame_allocator *a = s->frames.zones[0].front;
-	struct hx_pfn_result r = a->trait->allocate(a, order, NULL);
+	struct hx_pfn_result r = a->trait->allocate(a, order, 0, NULL);
 	return r.status == HX_OK ? r.value.v : 0;
 }
 

@@ -66,4 +66,8 @@ void hx_hal_irq_restore(unsigned long state);
 void hx_hal_relax(void);
 void hx_hal_user_access(bool allowed);
 
+/* CPUs that do nothing for the machine do not look for interrupts: the host is asked. */
+void hx_sim_barrier(void);
+#define hx_hal_cpu_barrier(cpus) ((void)(cpus), hx_sim_barrier())
+
 #endif

@@ -3,12 +3,14 @@
  * The simulated machine: memory, the firmware's words, CPUs and interrupts.
  * sim.h describes it; mmu.c is its MMU.
  */
+#include <linux/membarrier.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sim_cpu.h"
@@ -485,6 +487,22 @@ void hx_sim_sleep(void)
 	cpu->wake = false;
 	pthread_mutex_unlock(&cpu->sleep_lock);
 	sim_deliver(cpu);
+}
+
+static void register_for_barriers(void)
+{
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0) {
+		sim_die("the host has no membarrier()");
+	}
+}
+
+void hx_sim_barrier(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	pthread_once(&once, register_for_barriers);
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
+		sim_die("no barrier");
+	}
 }
 
 void hx_hal_ipi_tlb(struct hx_cpus cpus)

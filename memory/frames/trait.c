@@ -15,6 +15,9 @@ static const struct hx_frame_trait *const traits[] = {
 #ifdef HX_BUILTIN_FRAMES_SLAB
 	&hx_frames_slab,
 #endif
+#ifdef HX_BUILTIN_FRAMES_TREE
+	&hx_frames_tree,
+#endif
 };
 
 const struct hx_frame_trait *hx_frame_trait_at(unsigned i)

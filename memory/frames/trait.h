@@ -73,6 +73,7 @@ HX_FRAME_TRAIT_DECLARE(bump);
 HX_FRAME_TRAIT_DECLARE(bitmap);
 HX_FRAME_TRAIT_DECLARE(buddy);
 HX_FRAME_TRAIT_DECLARE(slab);
+HX_FRAME_TRAIT_DECLARE(tree);
 
 /*
  * HX_FRAME_CALL(a, operation, ...): with one trait built in a direct call behind
@@ -80,7 +81,8 @@ HX_FRAME_TRAIT_DECLARE(slab);
  * wrapper) still go through their table.
  */
 #if defined(HX_BUILTIN_FRAMES_BUMP) + defined(HX_BUILTIN_FRAMES_BITMAP) +                          \
-		defined(HX_BUILTIN_FRAMES_BUDDY) + defined(HX_BUILTIN_FRAMES_SLAB) ==              \
+		defined(HX_BUILTIN_FRAMES_BUDDY) + defined(HX_BUILTIN_FRAMES_SLAB) +               \
+		defined(HX_BUILTIN_FRAMES_TREE) ==                                                 \
 	1
 #if defined(HX_BUILTIN_FRAMES_BUMP)
 #define HX_FRAME_ONLY(name) hx_frames_bump##name
@@ -88,8 +90,10 @@ HX_FRAME_TRAIT_DECLARE(slab);
 #define HX_FRAME_ONLY(name) hx_frames_bitmap##name
 #elif defined(HX_BUILTIN_FRAMES_BUDDY)
 #define HX_FRAME_ONLY(name) hx_frames_buddy##name
-#else
+#elif defined(HX_BUILTIN_FRAMES_SLAB)
 #define HX_FRAME_ONLY(name) hx_frames_slab##name
+#else
+#define HX_FRAME_ONLY(name) hx_frames_tree##name
 #endif
 #define HX_FRAME_CALL(a, operation, ...)                                                           \
 	((a)->trait == &HX_FRAME_ONLY() ? HX_FRAME_ONLY(_##operation)(__VA_ARGS__)                 \

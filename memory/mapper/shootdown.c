@@ -45,6 +45,10 @@ static struct mailbox mailboxes[HX_CPUS_MAX];
  */
 static void serve(const struct mailbox *m, unsigned me)
 {
+	if (m->n == 0) { /* hx_cpu_barrier() */
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		return;
+	}
 	if (hx_lazy_leave(m->table)) {
 		return;
 	}
@@ -86,6 +90,15 @@ static void ask(struct mailbox *m, unsigned me, const struct hx_tlb_range *range
 	hx_hal_ipi_tlb(others);
 }
 
+/* Until all have answered. */
+static void await(struct mailbox *m)
+{
+	while (__atomic_load_n(&m->waiting, __ATOMIC_ACQUIRE) != 0) {
+		hx_upcall_tlb_ipi();
+		hx_hal_relax();
+	}
+}
+
 static void count(uint32_t *counter, uint32_t n)
 {
 	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
@@ -114,12 +127,29 @@ static unsigned shootdown(const struct hx_tlb_range *ranges, unsigned n, struct 
 		hx_hal_tlb_local(ranges, n);
 		count(&counters->local_flushes, 1);
 	}
-	while (asked.bits != 0 && __atomic_load_n(&mailboxes[me].waiting, __ATOMIC_ACQUIRE) != 0) {
-		hx_upcall_tlb_ipi();
-		hx_hal_relax();
+	if (asked.bits != 0) {
+		await(&mailboxes[me]);
 	}
 	hx_hal_irq_restore(irq);
 	return hx_popcount64(others.bits);
+}
+
+void hx_cpu_barrier(struct hx_cpus cpus)
+{
+#ifdef hx_hal_cpu_barrier
+	hx_hal_cpu_barrier(cpus);
+#else
+	/* A request to invalidate nothing. */
+	unsigned long irq = hx_hal_irq_save();
+	unsigned me = hx_hal_cpu_id();
+	cpus.bits &= ~hx_cpus_of(me).bits;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (cpus.bits != 0) {
+		ask(&mailboxes[me], me, NULL, 0, cpus, NULL);
+		await(&mailboxes[me]);
+	}
+	hx_hal_irq_restore(irq);
+#endif
 }
 
 unsigned hx_tlb_shootdown(const struct hx_tlb_range *ranges, unsigned n, struct hx_cpus cpus)

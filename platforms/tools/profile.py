@@ -12,7 +12,7 @@ allowed.
 import sys
 import tomllib
 
-PHYSICAL = ["bump", "bitmap", "buddy", "slab"]
+PHYSICAL = ["bump", "bitmap", "buddy", "slab", "tree"]
 BACKING = ["bitmap", "buddy"]
 HEAP = ["bump", "simple", "slab"]
 WX = ["force", "refuse", "off"]

@@ -467,7 +467,7 @@ def boots(directory):
         yield (f"{family}-bump", family, ["--append", "hx.physical=bump"],
                ["physical bump never frees"], True)
         yield (f"{family}-unknown-name", family, ["--append", "hx.physical=best"],
-               ["hx.physical=best is not built in; allowed: bump bitmap buddy slab"], False)
+               ["hx.physical=best is not built in; allowed: bump bitmap buddy slab tree"], False)
         yield (f"{family}-smallest", family, ["--mem", "32M", "--smp", "1"], [], True)
         yield (f"{family}-smallest-minimal", family,
                ["--mem", "32M", "--smp", "1", "--profile", "minimal"], [], True)

@@ -19,14 +19,16 @@ struct subject {
 	const char *trait;
 	const char *backing; /* NULL: none */
 	bool frees;
-	bool lowest_first; /* an unconstrained answer is the lowest that fits */
+	bool lowest_first;  /* an unconstrained answer is the lowest that fits */
+	unsigned span_bits; /* spans have up to 2^span_bits frames */
 };
 
-static const struct subject bump = {"bump", NULL, false, true};
-static const struct subject bitmap = {"bitmap", NULL, true, true};
-static const struct subject buddy = {"buddy", NULL, true, false};
-static const struct subject slab_bitmap = {"slab", "bitmap", true, false};
-static const struct subject slab_buddy = {"slab", "buddy", true, false};
+static const struct subject bump = {"bump", NULL, false, true, 52};
+static const struct subject bitmap = {"bitmap", NULL, true, true, 52};
+static const struct subject buddy = {"buddy", NULL, true, false, 52};
+static const struct subject slab_bitmap = {"slab", "bitmap", true, false, 52};
+static const struct subject slab_buddy = {"slab", "buddy", true, false, 52};
+static const struct subject tree = {"tree", NULL, true, false, 37};
 
 enum {
 	SPAN_MAX = 1024,
@@ -653,7 +655,8 @@ static void nonsense_is_refused(const struct subject *s)
 	HX_CHECK_EQUAL(t->metadata_bytes((UINT64_C(1) << 52) - 1, 2), 0);
 	HX_CHECK_EQUAL(t->metadata_bytes(UINT64_MAX, 2), 0);
 	HX_CHECK(t->metadata_bytes((UINT64_C(1) << 52) - 1, 1) > 0);
-	HX_CHECK(t->metadata_bytes(0, UINT64_C(1) << 52) > 0);
+	HX_CHECK(t->metadata_bytes(0, UINT64_C(1) << s->span_bits) > 0);
+	HX_CHECK_EQUAL(t->metadata_bytes(0, (UINT64_C(1) << s->span_bits) + 1), 0);
 	struct hx_frame_allocator small = allocator;
 	small.metadata_bytes--;
 	HX_CHECK_STATUS(t->init(&small), HX_INVALID_SIZE);
@@ -734,6 +737,10 @@ static void blocks_of_1g(const struct subject *s)
 	HX_TEST(slab_buddy_##name)                                                                 \
 	{                                                                                          \
 		name(&slab_buddy);                                                                 \
+	}                                                                                          \
+	HX_TEST(tree_##name)                                                                       \
+	{                                                                                          \
+		name(&tree);                                                                       \
 	}
 
 EVERY(random_operations)
@@ -748,7 +755,7 @@ EVERY(blocks_of_1g)
 
 #define EVERY_CASE(name)                                                                           \
 	HX_CASE(bump_##name), HX_CASE(bitmap_##name), HX_CASE(buddy_##name),                       \
-		HX_CASE(slab_bitmap_##name), HX_CASE(slab_buddy_##name)
+		HX_CASE(slab_bitmap_##name), HX_CASE(slab_buddy_##name), HX_CASE(tree_##name)
 
 HX_SUITE(frames, EVERY_CASE(random_operations), EVERY_CASE(spans_of_few_frames),
 	 EVERY_CASE(constraints_exhaustively), EVERY_CASE(exhaustion_and_recovery),

@@ -195,6 +195,11 @@ HX_TEST(slab_over_buddy_hands_no_frame_out_twice)
 	no_frame_twice("slab", "buddy");
 }
 
+HX_TEST(tree_hands_no_frame_out_twice)
+{
+	no_frame_twice("tree", NULL);
+}
+
 /* All threads free the same frames at once: each is freed exactly once. */
 static struct hx_pfn contested[200];
 
@@ -346,5 +351,6 @@ HX_TEST(references_survive_threads)
 HX_SUITE(frames_threads, HX_CASE(bitmap_hands_no_frame_out_twice),
 	 HX_CASE(buddy_hands_no_frame_out_twice),
 	 HX_CASE(slab_over_bitmap_hands_no_frame_out_twice),
-	 HX_CASE(slab_over_buddy_hands_no_frame_out_twice), HX_CASE(buddy_takes_one_of_many_frees),
-	 HX_CASE(slab_takes_one_of_many_frees), HX_CASE(references_survive_threads));
+	 HX_CASE(slab_over_buddy_hands_no_frame_out_twice), HX_CASE(tree_hands_no_frame_out_twice),
+	 HX_CASE(buddy_takes_one_of_many_frees), HX_CASE(slab_takes_one_of_many_frees),
+	 HX_CASE(references_survive_threads));

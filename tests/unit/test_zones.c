@@ -20,7 +20,8 @@ static struct hx_memmap map, map_before;
 static struct hx_frames frames;
 
 static const char *const names[][2] = {
-	{"bump", NULL}, {"bitmap", NULL}, {"buddy", NULL}, {"slab", "bitmap"}, {"slab", "buddy"},
+	{"bump", NULL},     {"bitmap", NULL},  {"buddy", NULL},
+	{"slab", "bitmap"}, {"slab", "buddy"}, {"tree", NULL},
 };
 
 /* The @i-th combination of traits; false when one is not built in. */

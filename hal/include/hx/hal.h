@@ -236,6 +236,10 @@ struct hx_fault {
 /** Interrupt the CPUs in @cpus so that each calls hx_upcall_tlb_ipi(). */
 void hx_hal_ipi_tlb(struct hx_cpus cpus);
 
+/* [optional] void hx_hal_cpu_barrier(struct hx_cpus cpus);  macro
+ *     all of them have passed a full memory barrier when it returns; else they are interrupted
+ */
+
 /** Read the trap frame of the port's trap entry: false when it is no page fault. */
 HX_NODISCARD bool hx_hal_fault_decode(const void *frame, struct hx_fault *out);
 

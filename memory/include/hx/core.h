@@ -61,6 +61,12 @@ void hx_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 extern void (*hx_panic_handler)(const char *text);
 _Noreturn void hx_panic(const char *file, int line, const char *text);
 
+/**
+ * Every CPU of @p cpus has passed a full memory barrier when this returns. Waits for them:
+ * they must take interrupts, or wait for a lock. Cost: an interrupt for each of them.
+ */
+void hx_cpu_barrier(struct hx_cpus cpus);
+
 /* Tiers: HX_ASSERT is always on; HX_DEBUG_ASSERT in builds with -Dasserts=debug. */
 #define HX_ASSERT(c) ((c) ? (void)0 : hx_panic(__FILE__, __LINE__, #c))
 #ifdef HX_DEBUG_ASSERTS

@@ -162,6 +162,14 @@ extern const struct hx_frame_trait hx_frames_bump;
 extern const struct hx_frame_trait hx_frames_bitmap;
 extern const struct hx_frame_trait hx_frames_buddy;
 extern const struct hx_frame_trait hx_frames_slab;
+extern const struct hx_frame_trait hx_frames_tree;
+
+/**
+ * Of an instance of tree: find out anew where children are listed, from the frames that
+ * are taken and what the children hold. What CPUs hold is lost: drain first.
+ * Context: alone. Cost: O(span)
+ */
+void hx_frames_tree_rebuild(struct hx_frame_allocator *a);
 
 /** Built-in trait of that name, NULL when there is none. */
 const struct hx_frame_trait *hx_frame_trait_find(const char *name);

@@ -217,6 +217,17 @@ static void model_blocks(uint64_t blocks[HX_ORDER_MAX + 1])
 	}
 }
 
+/* Of a thousand free frames, those in no free aligned block of the order: by looking. */
+static unsigned model_fragmentation(unsigned order)
+{
+	uint64_t size = UINT64_C(1) << order, apart = 0;
+	for (uint64_t f = model.base; f < model.base + model.span; f++) {
+		apart += state_of(f) == FREE && !all_are(f & -size, size, FREE);
+	}
+	uint64_t share = apart != 0 ? apart * 1000 / model.free : 0;
+	return share == 0 && apart != 0 ? 1 : (unsigned)share;
+}
+
 /* ---- Checks ---- */
 
 static void check(void)
@@ -240,6 +251,7 @@ static void check_all(void)
 	model_blocks(blocks);
 	for (unsigned k = 0; k <= HX_ORDER_MAX; k++) {
 		HX_CHECK_EQUAL(s.free_blocks[k], blocks[k]);
+		HX_CHECK_EQUAL(hx_frames_fragmentation(&s, k), model_fragmentation(k));
 	}
 	for (uint64_t f = model.base - 2; f != model.base + model.span + 2; f++) {
 		uint64_t length = in_span(f) ? model.length[f - model.base] : 0;

@@ -990,6 +990,33 @@ HX_TEST(the_chosen_allocation_fails)
 	HX_CHECK(frames.zones[0].front->trait == t);
 }
 
+HX_TEST(fragmentation_is_exact_at_its_ends)
+{
+	struct hx_frame_stats s = {0};
+	for (unsigned o = 0; o <= HX_ORDER_MAX + 1; o++) {
+		HX_CHECK_EQUAL(hx_frames_fragmentation(&s, o), 0); /* nothing is free */
+	}
+	s.free_blocks[HX_ORDER_2M] = 3;
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, HX_ORDER_2M), 0);
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, HX_ORDER_2M + 1), 1000);
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, HX_ORDER_MAX + 1), 1000);
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, UINT32_MAX), 1000);
+	s.free_blocks[0] = 512;
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, 1), 250);
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, 0), 0);
+	/* All frames there are, and one of them alone: not 0. */
+	s = (struct hx_frame_stats){.total_frames = 0};
+	s.free_blocks[HX_ORDER_MAX] = (UINT64_C(1) << (52 - HX_ORDER_MAX)) - 1;
+	s.free_blocks[0] = 1;
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, 0), 0);
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, 1), 1);
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, HX_ORDER_MAX), 1);
+	/* The other way round: not 1000. */
+	s.free_blocks[0] = UINT64_C(1) << 51;
+	s.free_blocks[HX_ORDER_MAX] = 1;
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, 1), 999);
+}
+
 HX_TEST(metadata_are_small)
 {
 	static const struct {
@@ -1027,4 +1054,5 @@ HX_SUITE(zones, HX_CASE(zones_follow_the_map), HX_CASE(nodes_and_wide_holes_make
 	 HX_CASE(requests_that_are_none_are_refused), HX_CASE(memory_is_donated_once),
 	 HX_CASE(zones_are_added_in_order), HX_CASE(pressure_is_raised_once_and_retried_once),
 	 HX_CASE(bulk_raises_pressure_once), HX_CASE(the_chosen_allocation_fails),
-	 HX_CASE(metadata_are_small), HX_CASE(traits_are_found_by_name));
+	 HX_CASE(fragmentation_is_exact_at_its_ends), HX_CASE(metadata_are_small),
+	 HX_CASE(traits_are_found_by_name));

@@ -22,6 +22,8 @@
  * each order a hint says below which frame no free aligned block of that order
  * starts; it keeps repeated requests from looking at the same full words again.
  *
+ * Free blocks are not known but counted when statistics are asked for: O(span).
+ *
  * Invariants (validate): frames outside the span are holes; every run of
  * allocated frames ends in an end bit before a hole or a free frame; hints hold;
  * counters equal the bits.

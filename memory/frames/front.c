@@ -619,6 +619,19 @@ void hx_frames_stats(const struct hx_frames *f, struct hx_frame_stats *out)
 	}
 }
 
+unsigned hx_frames_fragmentation(const struct hx_frame_stats *s, unsigned order)
+{
+	uint64_t usable = 0, apart = 0;
+	for (unsigned o = 0; o <= HX_ORDER_MAX; o++) {
+		*(o < order ? &apart : &usable) += s->free_blocks[o] << o;
+	}
+	if (apart == 0) {
+		return 0;
+	}
+	uint64_t share = apart * 1000 / (apart + usable);
+	return share != 0 ? (unsigned)share : 1;
+}
+
 void hx_frames_drain(struct hx_frames *f)
 {
 	for (unsigned i = 0; i < f->zone_count; i++) {

@@ -12,9 +12,13 @@
 hx_status __real_hx_frames_free(struct hx_frames *f, struct hx_pfn first, unsigned order);
 hx_status __real_hx_frames_free_run(struct hx_frames *f, struct hx_pfn first, uint64_t count);
 hx_status __real_hx_frames_deallocate(struct hx_frames *f, struct hx_pfn first);
+uint64_t __real_hx_frames_free_bulk(struct hx_frames *f, const struct hx_pfn *frames,
+				    uint64_t count, hx_status *status);
 hx_status __wrap_hx_frames_free(struct hx_frames *f, struct hx_pfn first, unsigned order);
 hx_status __wrap_hx_frames_free_run(struct hx_frames *f, struct hx_pfn first, uint64_t count);
 hx_status __wrap_hx_frames_deallocate(struct hx_frames *f, struct hx_pfn first);
+uint64_t __wrap_hx_frames_free_bulk(struct hx_frames *f, const struct hx_pfn *frames,
+				    uint64_t count, hx_status *status);
 
 /* What is refused is not released; here only what no call can mean is left out. */
 static void audit(struct hx_pfn first, uint64_t count)
@@ -48,4 +52,13 @@ hx_status __wrap_hx_frames_deallocate(struct hx_frames *f, struct hx_pfn first)
 {
 	audit(first, 1); /* how many there are is the allocator's knowledge */
 	return __real_hx_frames_deallocate(f, first);
+}
+
+uint64_t __wrap_hx_frames_free_bulk(struct hx_frames *f, const struct hx_pfn *frames,
+				    uint64_t count, hx_status *status)
+{
+	for (uint64_t i = 0; frames && i < count; i++) {
+		audit(frames[i], 1);
+	}
+	return __real_hx_frames_free_bulk(f, frames, count, status);
 }

@@ -103,6 +103,7 @@ enum state { HOLE, FREE, USED };
 static struct model {
 	uint64_t base, span;
 	uint64_t total, free;
+	uint64_t failures; /* requests refused for want of memory */
 	uint8_t state[SPAN_MAX];
 	uint16_t length[SPAN_MAX]; /* of the allocation that starts here, else 0 */
 } model;
@@ -182,6 +183,24 @@ static hx_status model_free_status(uint64_t first, uint64_t count)
 	return length == count ? HX_OK : HX_WRONG_SIZE_FREE;
 }
 
+/* What a split of [first, first + count) must answer. */
+static hx_status model_split_status(uint64_t first, uint64_t count, uint64_t part)
+{
+	if (count == 0 || part == 0 || count % part != 0) {
+		return HX_INVALID_SIZE;
+	}
+	return model_free_status(first, count);
+}
+
+static uint64_t model_allocations(void)
+{
+	uint64_t n = 0;
+	for (uint64_t i = 0; i < model.span; i++) {
+		n += model.length[i] != 0;
+	}
+	return n;
+}
+
 /* Maximal free aligned blocks, by looking at every aligned block. */
 static void model_blocks(uint64_t blocks[HX_ORDER_MAX + 1])
 {
@@ -198,6 +217,17 @@ static void model_blocks(uint64_t blocks[HX_ORDER_MAX + 1])
 			}
 		}
 	}
+}
+
+/* Of a thousand free frames, those in no free aligned block of the order: by looking. */
+static unsigned model_fragmentation(unsigned order)
+{
+	uint64_t size = UINT64_C(1) << order, apart = 0;
+	for (uint64_t f = model.base; f < model.base + model.span; f++) {
+		apart += state_of(f) == FREE && !all_are(f & -size, size, FREE);
+	}
+	uint64_t share = apart != 0 ? apart * 1000 / model.free : 0;
+	return share == 0 && apart != 0 ? 1 : (unsigned)share;
 }
 
 /* ---- Checks ---- */
@@ -217,10 +247,13 @@ static void check_all(void)
 	HX_CHECK_EQUAL(s.total_frames, model.total);
 	HX_CHECK_EQUAL(s.free_frames, model.free);
 	HX_CHECK_EQUAL(s.cached_frames, 0);
+	HX_CHECK_EQUAL(s.allocations - s.frees, model_allocations());
+	HX_CHECK_EQUAL(s.failures, model.failures);
 	uint64_t blocks[HX_ORDER_MAX + 1];
 	model_blocks(blocks);
 	for (unsigned k = 0; k <= HX_ORDER_MAX; k++) {
 		HX_CHECK_EQUAL(s.free_blocks[k], blocks[k]);
+		HX_CHECK_EQUAL(hx_frames_fragmentation(&s, k), model_fragmentation(k));
 	}
 	for (uint64_t f = model.base - 2; f != model.base + model.span + 2; f++) {
 		uint64_t length = in_span(f) ? model.length[f - model.base] : 0;
@@ -293,8 +326,32 @@ static struct hx_pfn_result request(unsigned order, uint64_t count,
 		}
 	} else {
 		HX_CHECK_EQUAL(r.value.v, 0);
+		model.failures++;
 	}
 	return r;
+}
+
+/* Up to @count single frames at once; the answer against the model. */
+static uint64_t request_bulk(uint64_t count, struct hx_pfn out[static SPAN_MAX + 1])
+{
+	const struct hx_pfn untouched = hx_pfn(~UINT64_C(0));
+	HX_ASSERT(count <= SPAN_MAX);
+	out[count] = untouched;
+	uint64_t want = count < model.free ? count : model.free;
+	uint64_t n = trait()->allocate_bulk(&allocator, out, count, lifetime());
+	HX_CHECK_EQUAL(n, want);
+	HX_CHECK_EQUAL(out[count].v, untouched.v);
+	model.failures += want < count;
+	for (uint64_t i = 0; i < n && i < count; i++) {
+		uint64_t lowest = 0;
+		bool right = all_are(out[i].v, 1, FREE) && model_search(1, 1, NULL, &lowest) &&
+			     (!subject->lowest_first || out[i].v == lowest);
+		HX_CHECK(right);
+		if (right) {
+			model_set(out[i].v, 1, USED);
+		}
+	}
+	return n;
 }
 
 static void reserve(uint64_t first, uint64_t count)
@@ -322,6 +379,27 @@ static void release(uint64_t first, uint64_t count, bool as_block)
 	}
 }
 
+/* Free these at once, right or wrong. */
+static void release_bulk(const struct hx_pfn *list, uint64_t count)
+{
+	hx_status want = HX_OK, got = HX_CORRUPTED;
+	uint64_t n = 0;
+	while (n < count && (want = model_free_status(list[n].v, 1)) == HX_OK) {
+		model_set(list[n++].v, 1, FREE);
+	}
+	HX_CHECK_EQUAL(trait()->free_bulk(&allocator, list, count, &got), n);
+	HX_CHECK_STATUS(got, want);
+}
+
+static void split(uint64_t first, uint64_t count, uint64_t part)
+{
+	hx_status want = model_split_status(first, count, part);
+	HX_CHECK_STATUS(trait()->split(&allocator, hx_pfn(first), count, part), want);
+	for (uint64_t at = 0; want == HX_OK && at < count; at += part) {
+		model.length[first + at - model.base] = (uint16_t)part;
+	}
+}
+
 static struct hx_frame_constraint random_constraint(struct hx_random *r, uint64_t frames)
 {
 	struct hx_frame_constraint c = {0};
@@ -340,16 +418,56 @@ static struct hx_frame_constraint random_constraint(struct hx_random *r, uint64_
 	return c;
 }
 
+/* @f or the next start of an allocation behind it, all around; @f when there is none. */
+static uint64_t next_allocation(uint64_t f)
+{
+	for (uint64_t i = 0; i < model.span && model.length[f - model.base] == 0; i++) {
+		f = f + 1 < model.base + model.span ? f + 1 : model.base;
+	}
+	return f;
+}
+
+static struct hx_pfn list[SPAN_MAX + 1];
+
+/* Single frames that are allocated; sometimes with something wrong among them. */
+static void random_release_bulk(struct hx_random *r)
+{
+	uint64_t n = 0, most = hx_random_below(r, 100);
+	uint64_t skip = hx_random_below(r, model.span);
+	for (uint64_t i = 0; i < model.span && n < most; i++) {
+		uint64_t at = (i + skip) % model.span;
+		if (model.length[at] == 1 && hx_random_below(r, 4) != 0) {
+			list[n++] = hx_pfn(model.base + at);
+		}
+	}
+	if (n > 0 && hx_random_below(r, 3) == 0) {
+		uint64_t wrong = model.base - 1 + hx_random_below(r, model.span + 2);
+		bool twice = hx_random_below(r, 2) != 0;
+		list[hx_random_below(r, n)] = twice ? list[0] : hx_pfn(wrong);
+	}
+	release_bulk(list, n);
+}
+
+static void random_split(struct hx_random *r)
+{
+	uint64_t f = next_allocation(model.base + hx_random_below(r, model.span));
+	uint64_t count = model.length[f - model.base];
+	uint64_t part = hx_random_below(r, count + 2);
+	while (part != 0 && count % part != 0 && hx_random_below(r, 8) != 0) {
+		part--;
+	}
+	split(f, count, part);
+}
+
 static void random_step(struct hx_random *r)
 {
 	uint64_t f = model.base + hx_random_below(r, model.span);
-	uint64_t length = model.length[f - model.base];
 	unsigned order = (unsigned)(hx_random_below(r, 12) * hx_random_below(r, 12) / 14);
 	uint64_t count = 1 + hx_random_below(r, model.span < 60 ? model.span : 60);
 	bool run = hx_random_below(r, 4) == 0;
 	uint64_t frames = run ? count : UINT64_C(1) << order;
 	struct hx_frame_constraint c = random_constraint(r, frames);
-	switch (hx_random_below(r, 16)) {
+	switch (hx_random_below(r, 20)) {
 	case 0 ... 4:
 		(void)request(order, run ? count : 0, NULL);
 		break;
@@ -368,12 +486,19 @@ static void random_step(struct hx_random *r)
 	case 10:
 		trait()->drain(&allocator);
 		break;
+	case 11:
+		(void)request_bulk(hx_random_below(r, model.span < 100 ? model.span : 100), list);
+		break;
+	case 12:
+		random_release_bulk(r);
+		break;
+	case 13 ... 14:
+		random_split(r);
+		break;
 	default:
-		for (uint64_t i = 0; i < model.span && length == 0; i++) { /* the next one */
-			f = f + 1 < model.base + model.span ? f + 1 : model.base;
-			length = model.length[f - model.base];
-		}
-		release(f, length ? length : 1, run);
+		f = next_allocation(f);
+		count = model.length[f - model.base];
+		release(f, count ? count : 1, run);
 		break;
 	}
 }
@@ -522,9 +647,7 @@ static void exhaustion_and_recovery(const struct subject *s)
 		}
 		while (model.free < model.total) {
 			uint64_t f = model.base + hx_random_below(&r, model.span);
-			while (model.length[f - model.base] == 0) {
-				f = f + 1 < model.base + model.span ? f + 1 : model.base;
-			}
+			f = next_allocation(f);
 			release(f, model.length[f - model.base], round % 2 == 0);
 			HX_BAIL();
 		}
@@ -558,10 +681,17 @@ static void wrong_frees_change_nothing(const struct subject *s)
 			struct hx_frame_allocator before = allocator;
 			for (unsigned i = 0; i < 2 * model.span; i++) {
 				hx_status want = model_free_status(f, i / 2 + 1);
-				if (want != HX_OK) {
-					release(f, i / 2 + 1, i % 2 != 0);
-					before.refused_frees += want != HX_NOT_SUPPORTED;
+				if (want == HX_OK) {
+					continue;
 				}
+				release(f, i / 2 + 1, i % 2 != 0);
+				split(f, i / 2 + 1, i % 2 != 0 ? 1 : i / 2 + 1);
+				split(f, i / 2 + 1, i % 2 != 0 ? 0 : i / 2 + 2);
+				if (i / 2 == 0) {
+					release_bulk(&(struct hx_pfn){f}, 1);
+				}
+				before.refused_frees +=
+					want == HX_NOT_SUPPORTED ? 0 : 2 + (i / 2 == 0);
 			}
 			before.lock = allocator.lock;
 			HX_CHECK(hx_memcmp(&before, &allocator, sizeof before) == 0);
@@ -576,6 +706,313 @@ static void wrong_frees_change_nothing(const struct subject *s)
 		check();
 		check_all();
 		HX_BAIL();
+	}
+}
+
+/*
+ * A wrong free in each of the ways to free: the status, and that nothing changed
+ * but the count of refused frees.
+ */
+static void refuse(uint64_t first, uint64_t count, hx_status want)
+{
+	uint64_t under = subject->backing ? backing.metadata_bytes : 0;
+	struct hx_frame_allocator before = allocator;
+	unsigned order = hx_log2_floor(count);
+	hx_status status;
+	if (!subject->frees && state_of(first) == USED) {
+		want = HX_NOT_SUPPORTED;
+	}
+	check();
+	hx_memcpy(snapshot[0], metadata, allocator.metadata_bytes);
+	hx_memcpy(snapshot[1], backing_metadata, under);
+	HX_CHECK_STATUS(trait()->free_run(&allocator, hx_pfn(first), count), want);
+	HX_CHECK_STATUS(trait()->split(&allocator, hx_pfn(first), count, 1), want);
+	before.refused_frees += 2;
+	if (count == UINT64_C(1) << order) {
+		HX_CHECK_STATUS(trait()->free(&allocator, hx_pfn(first), order), want);
+		before.refused_frees++;
+	}
+	if (count == 1) {
+		HX_CHECK_EQUAL(trait()->free_bulk(&allocator, &(struct hx_pfn){first}, 1, &status),
+			       0);
+		HX_CHECK_STATUS(status, want);
+		before.refused_frees++;
+	}
+	if (want == HX_NOT_SUPPORTED) {
+		before.refused_frees = allocator.refused_frees;
+	}
+	before.lock = allocator.lock;
+	HX_CHECK(hx_memcmp(&before, &allocator, sizeof before) == 0);
+	HX_CHECK(hx_memcmp(snapshot[0], metadata, allocator.metadata_bytes) == 0);
+	HX_CHECK(hx_memcmp(snapshot[1], backing_metadata, under) == 0);
+	check();
+}
+
+/*
+ * What can be freed wrongly, on the span 1000..1127: a block, a run and single
+ * frames, which came alone, in bulk and as parts, and holes around and between.
+ */
+static struct scene {
+	uint64_t block, run, frame, bulk, part, freed;
+} scene;
+
+enum { SCENE_BASE = 1000, SCENE_HOLE = SCENE_BASE + 60, SCENE_END = SCENE_BASE + 128 };
+
+static bool set_scene(const struct subject *s)
+{
+	if (!start(s, SCENE_BASE, SCENE_END - SCENE_BASE)) {
+		return false;
+	}
+	model = (struct model){.base = SCENE_BASE, .span = SCENE_END - SCENE_BASE};
+	add(SCENE_BASE + 1, SCENE_HOLE - SCENE_BASE - 1);
+	add(SCENE_HOLE + 2, SCENE_END - SCENE_HOLE - 2);
+	scene.block = request(3, 0, NULL).value.v;
+	scene.run = request(0, 5, NULL).value.v;
+	scene.frame = request(0, 0, NULL).value.v;
+	(void)request_bulk(2, list);
+	scene.bulk = list[0].v;
+	scene.part = request(0, 3, NULL).value.v;
+	split(scene.part, 3, 1);
+	scene.freed = request(0, 0, NULL).value.v;
+	release(scene.freed, 1, true); /* a magazine has it now, where there are any */
+	check();
+	return hx_test_failures() == 0;
+}
+
+static void double_frees(const struct subject *s)
+{
+	if (!set_scene(s)) {
+		return;
+	}
+	uint64_t freed[] = {scene.freed, scene.block, scene.run, scene.bulk, scene.part + 1};
+	uint64_t counts[] = {1, 8, 5, 1, 1};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(freed); i++) {
+		if (i > 0 || !s->frees) {
+			release(freed[i], counts[i], true);
+		}
+		refuse(freed[i], counts[i], HX_DOUBLE_FREE);
+		refuse(freed[i], 1, HX_DOUBLE_FREE);
+		trait()->drain(&allocator); /* free in the backing by now */
+		refuse(freed[i], counts[i], HX_DOUBLE_FREE);
+	}
+	refuse(SCENE_END - 1, 1, HX_DOUBLE_FREE); /* never given */
+}
+
+static void foreign_frees(const struct subject *s)
+{
+	if (!set_scene(s)) {
+		return;
+	}
+	static const uint64_t foreign[] = {
+		0, SCENE_BASE - 1, SCENE_END, SCENE_END + 64, (UINT64_C(1) << 52) - 1, UINT64_MAX,
+	};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(foreign); i++) {
+		refuse(foreign[i], 1, HX_FOREIGN_FREE);
+		refuse(foreign[i], 2, HX_FOREIGN_FREE);
+		refuse(foreign[i], 8, HX_FOREIGN_FREE);
+	}
+}
+
+static void interior_frees(const struct subject *s)
+{
+	if (!set_scene(s)) {
+		return;
+	}
+	for (uint64_t i = 1; i < 8; i++) {
+		refuse(scene.block + i, 1, HX_FOREIGN_FREE);
+		refuse(scene.block + i, 8 - i, HX_FOREIGN_FREE);
+		refuse(scene.block + i, 8, HX_FOREIGN_FREE);
+	}
+	for (uint64_t i = 1; i < 5; i++) {
+		refuse(scene.run + i, 1, HX_FOREIGN_FREE);
+		refuse(scene.run + i, 5 - i, HX_FOREIGN_FREE);
+	}
+}
+
+static void wrong_size_frees(const struct subject *s)
+{
+	if (!set_scene(s)) {
+		return;
+	}
+	for (uint64_t n = 1; n <= 130; n++) {
+		const struct {
+			uint64_t first, right;
+		} all[] = {{scene.block, 8},
+			   {scene.run, 5},
+			   {scene.frame, 1},
+			   {scene.bulk, 1},
+			   {scene.part, 1}};
+		for (unsigned i = 0; i < HX_ARRAY_LENGTH(all); i++) {
+			if (n != all[i].right) {
+				refuse(all[i].first, n, HX_WRONG_SIZE_FREE);
+			}
+		}
+	}
+	refuse(scene.block, UINT64_MAX, HX_WRONG_SIZE_FREE);
+	refuse(scene.frame, UINT64_MAX, HX_WRONG_SIZE_FREE);
+}
+
+static void frees_of_holes(const struct subject *s)
+{
+	if (!set_scene(s)) {
+		return;
+	}
+	for (uint64_t n = 1; n <= 4; n++) {
+		refuse(SCENE_BASE, n, HX_FOREIGN_FREE); /* kept back: the first frame */
+		refuse(SCENE_HOLE, n, HX_FOREIGN_FREE); /* two in the middle */
+		refuse(SCENE_HOLE + 1, n, HX_FOREIGN_FREE);
+	}
+}
+
+/* Magazines are 64 frames, batches 32: every size around them, until nothing is left. */
+static void frames_in_bulk(const struct subject *s)
+{
+	static const uint64_t sizes[] = {0, 1, 2, 31, 32, 33, 63, 64, 65, 97, 128, 300, 500};
+	struct hx_random r = {57};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(sizes); i++) {
+		uint64_t n, all = 0;
+		static struct hx_pfn got[SPAN_MAX + 1];
+		if (!begin(s, 777, 1000, &r, i % 3 * 2)) {
+			return;
+		}
+		(void)request(4, 0, NULL); /* holes in what is free */
+		(void)request(0, 0, NULL);
+		do {
+			n = request_bulk(sizes[i], list);
+			hx_memcpy(got + all, list, n * sizeof list[0]);
+			all += n;
+			check();
+			HX_BAIL();
+		} while (n != 0 && n == sizes[i]);
+		HX_CHECK(sizes[i] == 0 || model.free == 0);
+		(void)request_bulk(1, list);
+		check_all();
+		release_bulk(got, 0);
+		for (uint64_t at = 0; at < all && s->frees; at += n) {
+			n = sizes[i] < all - at ? sizes[i] : all - at;
+			release_bulk(got + at, n);
+			check();
+		}
+		release_bulk(got, all); /* refused at the first, where there is one */
+		check_all();
+		HX_BAIL();
+	}
+}
+
+/* The first wrong one ends it, wherever it stands: those before it are free. */
+static void bulk_frees_stop_where_refused(const struct subject *s)
+{
+	enum { COUNT = 70, WRONG = 7 };
+	struct hx_random r = {58};
+	for (unsigned n = 0; n < COUNT * WRONG; n++) {
+		unsigned i = n, wrong = digit(&i, WRONG), at = i;
+		if (!begin(s, 300, 120, &r, 0)) {
+			return;
+		}
+		struct hx_pfn_result pair = request(1, 0, NULL);
+		(void)request_bulk(COUNT, list);
+		const uint64_t bad[WRONG] = {
+			list[at == 0 ? 1 : at - 1].v,
+			pair.value.v,
+			pair.value.v + 1,
+			0,
+			UINT64_MAX,
+			299,
+			420,
+		};
+		list[at] = hx_pfn(bad[wrong]);
+		release_bulk(list, COUNT);
+		check();
+		check_all();
+		HX_BAIL();
+	}
+}
+
+/* Free the parts of [first, first + count) upwards, downwards or in leaps. */
+static void release_parts(uint64_t first, uint64_t count, uint64_t part, unsigned order)
+{
+	uint64_t parts = count / part;
+	uint64_t leap = parts % 7 != 0 ? 7 : parts % 5 != 0 ? 5 : 1;
+	for (uint64_t i = 0; i < parts; i++) {
+		uint64_t k = order == 0 ? i : order == 1 ? parts - 1 - i : i * leap % parts;
+		release(first, count, false);                     /* it is no longer one */
+		release(first + k * part + part / 2, part, true); /* inside, mostly */
+		release(first + k * part, part, i % 2 == 0);
+		release(first + k * part, part, true);
+		check();
+	}
+}
+
+/* Lengths x places x parts x orders of freeing; in the end all is as it was. */
+static void parts_are_freed_alone(const struct subject *s)
+{
+	const uint64_t base = 1021, span = 40;
+	struct hx_frame_stats whole, now;
+	struct hx_random r = {59};
+	if (!begin(s, base, span, &r, 0)) {
+		return;
+	}
+	trait()->stats(&allocator, &whole);
+	for (uint64_t count = 1; count <= 32; count++) {
+		for (uint64_t at = 0; at < 4; at++) {
+			for (uint64_t part = 0; part <= count + 1; part++) {
+				unsigned orders = part != 0 && count % part == 0 ? 3 : 1;
+				for (unsigned order = 0; order < orders; order++) {
+					reserve(base + at, count);
+					split(base + at, count, part);
+					if (!s->frees) {
+						return;
+					}
+					check();
+					release_parts(base + at, count, orders == 3 ? part : count,
+						      order);
+				}
+			}
+			check_all();
+			trait()->stats(&allocator, &now);
+			HX_CHECK(hx_memcmp(whole.free_blocks, now.free_blocks,
+					   sizeof now.free_blocks) == 0);
+			HX_BAIL();
+		}
+	}
+}
+
+/* Parts of parts, of blocks, runs and what bulk gave, down to single frames. */
+static void parts_are_split_again(const struct subject *s)
+{
+	struct hx_random r = {60};
+	for (unsigned round = 0; round < 3; round++) {
+		if (!begin(s, 4096 - 100, 800, &r, 0) || !s->frees) {
+			return;
+		}
+		struct hx_pfn_result block = request(8, 0, NULL);
+		struct hx_pfn_result run = request(0, 192, NULL);
+		(void)request_bulk(1, list);
+		split(list[0].v, 1, 1);
+		for (uint64_t part = 256, before = 256; part > 0; before = part, part /= 4) {
+			for (uint64_t at = 0; at < 256; at += before) {
+				split(block.value.v + at, before, part);
+			}
+			split(run.value.v, 192, 0);
+			check_all();
+		}
+		split(run.value.v, 192, 64);
+		split(run.value.v + 64, 64, 1);
+		release(run.value.v, 64, true);
+		release(run.value.v + 128, 64, false);
+		check_all();
+		while (model_allocations() > 0) {
+			uint64_t f = model.base + hx_random_below(&r, model.span);
+			f = next_allocation(f);
+			if (round == 1) {
+				release_bulk(&(struct hx_pfn){f}, 1);
+			} else {
+				release(f, model.length[f - model.base], round == 0);
+			}
+			check();
+			HX_BAIL();
+		}
+		check_all();
 	}
 }
 
@@ -648,7 +1085,7 @@ static void nonsense_is_refused(const struct subject *s)
 	HX_CHECK_STATUS(t->allocate_run(a, 2, 0, &beyond).status, HX_OUT_OF_MEMORY);
 	HX_CHECK_STATUS(t->allocate(a, 0, 0, &vast).status, HX_OUT_OF_MEMORY);
 	HX_CHECK_STATUS(t->free_run(a, hx_pfn(64), 0), HX_INVALID_SIZE);
-	HX_CHECK_EQUAL(allocator.failures, 5);
+	model.failures = 5;
 	check_all();
 	/* Spans that cannot be numbered, and metadata that are too small or absent. */
 	HX_CHECK_EQUAL(t->metadata_bytes(0, 0), 0);
@@ -702,7 +1139,15 @@ static void blocks_of_1g(const struct subject *s)
 	HX_CHECK_STATUS(t->free(a, hx_pfn(one.value.v + gib / 2), HX_ORDER_1G - 1),
 			HX_FOREIGN_FREE);
 	HX_CHECK_STATUS(t->free(a, one.value, HX_ORDER_1G - 1), HX_WRONG_SIZE_FREE);
-	HX_CHECK_STATUS(t->free(a, one.value, HX_ORDER_1G), HX_OK);
+	const uint64_t half = gib / 2, large = UINT64_C(1) << HX_ORDER_2M;
+	HX_CHECK_STATUS(t->split(a, one.value, gib, half), HX_OK);
+	HX_CHECK_STATUS(t->split(a, hx_pfn(one.value.v + half), half, large), HX_OK);
+	HX_CHECK_STATUS(t->free(a, one.value, HX_ORDER_1G), HX_WRONG_SIZE_FREE);
+	for (uint64_t f = one.value.v + half; f < one.value.v + gib; f += large) {
+		HX_CHECK_STATUS(t->free(a, hx_pfn(f), HX_ORDER_2M), HX_OK);
+		HX_CHECK_STATUS(t->free(a, hx_pfn(f), HX_ORDER_2M), HX_DOUBLE_FREE);
+	}
+	HX_CHECK_STATUS(t->free(a, one.value, HX_ORDER_1G - 1), HX_OK);
 	HX_CHECK_STATUS(t->free(a, one.value, HX_ORDER_1G), HX_DOUBLE_FREE);
 	HX_CHECK_STATUS(t->free_run(a, two.value, gib), HX_OK);
 	struct hx_pfn_result all = t->allocate_run(a, LARGE_SPAN, 0, NULL);
@@ -748,6 +1193,15 @@ EVERY(spans_of_few_frames)
 EVERY(constraints_exhaustively)
 EVERY(exhaustion_and_recovery)
 EVERY(wrong_frees_change_nothing)
+EVERY(double_frees)
+EVERY(foreign_frees)
+EVERY(interior_frees)
+EVERY(wrong_size_frees)
+EVERY(frees_of_holes)
+EVERY(frames_in_bulk)
+EVERY(bulk_frees_stop_where_refused)
+EVERY(parts_are_freed_alone)
+EVERY(parts_are_split_again)
 EVERY(reserve_conflicts)
 EVERY(holes_are_added_once)
 EVERY(nonsense_is_refused)
@@ -759,6 +1213,10 @@ EVERY(blocks_of_1g)
 
 HX_SUITE(frames, EVERY_CASE(random_operations), EVERY_CASE(spans_of_few_frames),
 	 EVERY_CASE(constraints_exhaustively), EVERY_CASE(exhaustion_and_recovery),
-	 EVERY_CASE(wrong_frees_change_nothing), EVERY_CASE(reserve_conflicts),
+	 EVERY_CASE(wrong_frees_change_nothing), EVERY_CASE(double_frees),
+	 EVERY_CASE(foreign_frees), EVERY_CASE(interior_frees), EVERY_CASE(wrong_size_frees),
+	 EVERY_CASE(frees_of_holes), EVERY_CASE(frames_in_bulk),
+	 EVERY_CASE(bulk_frees_stop_where_refused), EVERY_CASE(parts_are_freed_alone),
+	 EVERY_CASE(parts_are_split_again), EVERY_CASE(reserve_conflicts),
 	 EVERY_CASE(holes_are_added_once), EVERY_CASE(nonsense_is_refused),
 	 EVERY_CASE(blocks_of_1g));

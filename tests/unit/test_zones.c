@@ -482,6 +482,215 @@ HX_TEST(frees_find_their_zone)
 	}
 }
 
+static struct hx_pfn list[512];
+
+/* All frames of the three kinds that plain requests fall back over, and no other. */
+HX_TEST(bulk_crosses_zones)
+{
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(names); i++) {
+		struct hx_frames_config c;
+		if (!configure(i, &c)) {
+			continue;
+		}
+		if (!build_tiny(&c)) {
+			return;
+		}
+		add_device();
+		uint64_t before = hx_frames_free_frames(&frames), order[HX_ZONE_KINDS];
+		uint64_t apart = free_of(HX_ZONE_HIGH) + free_of(HX_ZONE_DEVICE);
+		for (unsigned k = 0; k < HX_ZONE_KINDS; k++) {
+			order[k] = free_of((enum hx_zone_kind)k);
+		}
+		HX_REQUIRE(before - apart < HX_ARRAY_LENGTH(list) && apart == 32);
+		HX_CHECK_EQUAL(hx_frames_allocate_bulk(&frames, list, 0, 0), 0);
+		uint64_t n = hx_frames_allocate_bulk(&frames, list, HX_ARRAY_LENGTH(list),
+						     HX_FRAMES_PINNED);
+		HX_CHECK_EQUAL(n, before - apart);
+		HX_CHECK_EQUAL(hx_frames_free_frames(&frames), apart);
+		enum hx_zone_kind kind = HX_ZONE_NORMAL;
+		for (uint64_t k = 0; k < n; k++) {
+			while (order[kind] == 0) {
+				kind--;
+			}
+			order[kind]--;
+			HX_CHECK_EQUAL(kind_of(list[k]), kind);
+		}
+		HX_CHECK_EQUAL(hx_frames_allocate_bulk(&frames, list + n, 1, 0), 0);
+		HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
+		hx_status status = HX_CORRUPTED;
+		if (!frees(&c)) {
+			HX_CHECK_EQUAL(hx_frames_free_bulk(&frames, list, n, &status), 0);
+			HX_CHECK_STATUS(status, HX_NOT_SUPPORTED);
+			continue;
+		}
+		/* Zones take turns; among them one that no bulk comes from. */
+		struct hx_random r = {i};
+		list[n++] = hx_frames_allocate_zone(&frames, 0, HX_ZONE_HIGH, 0).value;
+		for (uint64_t k = n - 1; k > 0; k--) {
+			uint64_t other = hx_random_below(&r, k + 1);
+			struct hx_pfn f = list[k];
+			list[k] = list[other];
+			list[other] = f;
+		}
+		const struct hx_pfn good = list[n / 2];
+		const struct {
+			uint64_t frame;
+			hx_status status;
+		} wrong[] = {
+			{0, HX_FOREIGN_FREE},
+			{hx_pa_to_pfn(hx_pa(HX_GIB(1))).v, HX_FOREIGN_FREE}, /* no zone's */
+			{UINT64_MAX, HX_FOREIGN_FREE},
+			{list[n / 2 - 1].v, HX_DOUBLE_FREE},
+		};
+		for (unsigned w = 0; w < HX_ARRAY_LENGTH(wrong); w++) {
+			list[n / 2] = hx_pfn(wrong[w].frame);
+			uint64_t from = w == 0 ? 0 : n / 2 - 1;
+			if (w > 0) { /* what the last one freed */
+				HX_CHECK_STATUS(hx_frames_reserve(&frames, list[from], 1), HX_OK);
+			}
+			uint64_t got = hx_frames_free_bulk(&frames, list + from, n - from, &status);
+			HX_CHECK_STATUS(status, wrong[w].status);
+			HX_CHECK_EQUAL(got, n / 2 - from);
+			HX_CHECK_EQUAL(hx_frames_free_frames(&frames), apart - 1 + n / 2);
+			HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
+			HX_BAIL();
+		}
+		list[n / 2] = good;
+		HX_CHECK_EQUAL(hx_frames_free_bulk(&frames, list + n / 2, n - n / 2, &status),
+			       n - n / 2);
+		HX_CHECK_STATUS(status, HX_OK);
+		HX_CHECK_EQUAL(hx_frames_free_frames(&frames), before);
+		HX_CHECK_EQUAL(hx_frames_free_bulk(&frames, list, 0, &status), 0);
+		HX_CHECK_STATUS(status, HX_OK);
+		hx_frames_drain(&frames);
+		HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
+		HX_BAIL();
+	}
+}
+
+HX_TEST(parts_go_back_to_their_zone)
+{
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(names); i++) {
+		struct hx_frames_config c;
+		if (!configure(i, &c)) {
+			continue;
+		}
+		if (!build_tiny(&c)) {
+			return;
+		}
+		uint64_t before = hx_frames_free_frames(&frames);
+		struct hx_pfn_result run = hx_frames_allocate_contiguous(&frames, 11, 3, 0);
+		struct hx_pfn_result block = hx_frames_allocate(&frames, 3, 0);
+		HX_REQUIRE_STATUS(run.status, HX_OK);
+		HX_REQUIRE_STATUS(block.status, HX_OK);
+		HX_CHECK(kind_of(run.value) != kind_of(block.value));
+		HX_CHECK_STATUS(hx_frames_split(&frames, run.value, 88, 0), HX_INVALID_SIZE);
+		HX_CHECK_STATUS(hx_frames_split(&frames, run.value, 88, 16), HX_INVALID_SIZE);
+		HX_CHECK_STATUS(hx_frames_split(&frames, run.value, 0, 1), HX_INVALID_SIZE);
+		HX_CHECK_STATUS(hx_frames_split(&frames, hx_pfn(0), 8, 1), HX_FOREIGN_FREE);
+		HX_CHECK_STATUS(hx_frames_split(&frames, hx_pfn(UINT64_MAX), 8, 1),
+				HX_FOREIGN_FREE);
+		if (!frees(&c)) {
+			HX_CHECK_STATUS(hx_frames_split(&frames, block.value, 8, 1),
+					HX_NOT_SUPPORTED);
+			continue;
+		}
+		HX_CHECK_STATUS(hx_frames_split(&frames, run.value, 80, 8), HX_WRONG_SIZE_FREE);
+		HX_CHECK_STATUS(hx_frames_split(&frames, hx_pfn(run.value.v + 8), 80, 8),
+				HX_FOREIGN_FREE);
+		HX_CHECK_STATUS(hx_frames_split(&frames, run.value, 88, 8), HX_OK);
+		HX_CHECK_STATUS(hx_frames_split(&frames, block.value, 8, 1), HX_OK);
+		HX_CHECK_EQUAL(hx_frames_free_frames(&frames), before - 96);
+		for (uint64_t k = 0; k < 8; k++) {
+			list[k] = hx_pfn(block.value.v + k);
+		}
+		hx_status status = HX_CORRUPTED;
+		HX_CHECK_EQUAL(hx_frames_free_bulk(&frames, list, 8, &status), 8);
+		HX_CHECK_STATUS(status, HX_OK);
+		HX_CHECK_STATUS(hx_frames_split(&frames, block.value, 8, 1), HX_DOUBLE_FREE);
+		for (uint64_t k = 0; k < 11; k++) {
+			struct hx_pfn part = hx_pfn(run.value.v + k * 5 % 11 * 8);
+			HX_CHECK_STATUS(k % 2 ? hx_frames_deallocate(&frames, part)
+					      : hx_frames_free(&frames, part, 3),
+					HX_OK);
+		}
+		HX_CHECK_EQUAL(hx_frames_free_frames(&frames), before);
+		HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
+		HX_BAIL();
+	}
+}
+
+/* ---- What the allocators see of the flags ---- */
+
+static struct {
+	const struct hx_frame_trait *real;
+	unsigned want, right, wrong;
+} seen;
+
+static void see(unsigned flags)
+{
+	seen.right += flags == seen.want;
+	seen.wrong += flags != seen.want;
+}
+
+static struct hx_pfn_result see_allocate(struct hx_frame_allocator *a, unsigned order,
+					 unsigned flags, const struct hx_frame_constraint *c)
+{
+	see(flags);
+	return seen.real->allocate(a, order, flags, c);
+}
+
+static struct hx_pfn_result see_allocate_run(struct hx_frame_allocator *a, uint64_t count,
+					     unsigned flags, const struct hx_frame_constraint *c)
+{
+	see(flags);
+	return seen.real->allocate_run(a, count, flags, c);
+}
+
+static uint64_t see_allocate_bulk(struct hx_frame_allocator *a, struct hx_pfn *out, uint64_t count,
+				  unsigned flags)
+{
+	see(flags);
+	return seen.real->allocate_bulk(a, out, count, flags);
+}
+
+HX_TEST(lifetimes_reach_the_allocator)
+{
+	struct hx_frames_config c;
+	if (!configure_any(&c) || !build_tiny(&c)) {
+		return;
+	}
+	seen.real = frames.zones[0].front->trait;
+	struct hx_frame_trait wrapped = *seen.real;
+	wrapped.allocate = see_allocate;
+	wrapped.allocate_run = see_allocate_run;
+	wrapped.allocate_bulk = see_allocate_bulk;
+	for (unsigned i = 0; i < frames.zone_count; i++) {
+		frames.zones[i].front->trait = &wrapped;
+	}
+	const struct hx_frame_constraint any = {.lowest = hx_pfn(1)};
+	for (unsigned n = 0; n < 4; n++) {
+		seen.right = seen.wrong = 0;
+		seen.want = n & 1 ? HX_FRAMES_PINNED : 0;
+		unsigned flags = seen.want | (n & 2 ? HX_ALLOC_NO_PRESSURE : 0);
+		HX_CHECK(hx_frames_allocate(&frames, 0, flags).status == HX_OK);
+		HX_CHECK(hx_frames_allocate_zone(&frames, 0, HX_ZONE_DMA32, flags).status == HX_OK);
+		HX_CHECK(hx_frames_allocate_constrained(&frames, 0, &any, flags).status == HX_OK);
+		HX_CHECK(hx_frames_allocate_contiguous(&frames, 2, 0, flags).status == HX_OK);
+		HX_CHECK(hx_frames_allocate_bulk(&frames, list, 2, flags) == 2);
+		HX_CHECK(seen.right >= 5);
+		flags |= 1u << 9; /* no flag */
+		seen.want = 1u << 31;
+		HX_CHECK_STATUS(hx_frames_allocate(&frames, 0, flags).status, HX_INVALID_ARGUMENT);
+		HX_CHECK_EQUAL(hx_frames_allocate_bulk(&frames, list, 2, flags), 0);
+		HX_CHECK_EQUAL(seen.wrong, 0);
+	}
+	for (unsigned i = 0; i < frames.zone_count; i++) {
+		frames.zones[i].front->trait = seen.real;
+	}
+	HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
+}
+
 HX_TEST(requests_that_are_none_are_refused)
 {
 	struct hx_frames_config c;
@@ -509,6 +718,16 @@ HX_TEST(requests_that_are_none_are_refused)
 	HX_CHECK_STATUS(hx_frames_free(NULL, hx_pfn(1), 0), HX_FOREIGN_FREE);
 	HX_CHECK_STATUS(hx_frames_free_run(NULL, hx_pfn(1), 1), HX_FOREIGN_FREE);
 	HX_CHECK_STATUS(hx_frames_deallocate(NULL, hx_pfn(1)), HX_FOREIGN_FREE);
+	HX_CHECK_STATUS(hx_frames_split(NULL, hx_pfn(1), 2, 1), HX_FOREIGN_FREE);
+	HX_CHECK_EQUAL(hx_frames_allocate_bulk(NULL, list, 1, 0), 0);
+	HX_CHECK_EQUAL(hx_frames_allocate_bulk(&frames, NULL, 1, 0), 0);
+	HX_CHECK_EQUAL(hx_frames_allocate_bulk(&frames, list, 1, 1u << 31), 0);
+	hx_status status = HX_OK;
+	HX_CHECK_EQUAL(hx_frames_free_bulk(NULL, list, 1, &status), 0);
+	HX_CHECK_STATUS(status, HX_FOREIGN_FREE);
+	HX_CHECK_EQUAL(hx_frames_free_bulk(&frames, NULL, 1, &status), 0);
+	HX_CHECK_STATUS(status, HX_INVALID_ARGUMENT);
+	HX_CHECK_EQUAL(hx_frames_free_bulk(&frames, list, 1, NULL), 0);
 	HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
 }
 
@@ -692,6 +911,46 @@ HX_TEST(pressure_is_raised_once_and_retried_once)
 	}
 }
 
+/* What is missing is asked for once; what came before the event stays the caller's. */
+HX_TEST(bulk_raises_pressure_once)
+{
+	for (unsigned i = 1; i < HX_ARRAY_LENGTH(names); i++) {
+		struct hx_frames_config c;
+		if (!configure(i, &c)) {
+			continue;
+		}
+		if (!build_tiny(&c)) {
+			return;
+		}
+		struct hx_pfn_result block = hx_frames_allocate(&frames, 3, 0);
+		HX_REQUIRE_STATUS(block.status, HX_OK);
+		while (hx_frames_allocate(&frames, 0, 0).status == HX_OK) {
+		}
+		frames.pressure = on_pressure;
+		frames.pressure_context = &frames;
+		event.calls = 0;
+		event.answer = true;
+		event.give = block.value;
+		event.give_order = 3;
+		HX_CHECK_EQUAL(hx_frames_allocate_bulk(&frames, list, 12, HX_ALLOC_NO_PRESSURE), 0);
+		HX_CHECK_EQUAL(event.calls, 0);
+		HX_CHECK_EQUAL(hx_frames_allocate_bulk(&frames, list, 12, 0), 8);
+		HX_CHECK_EQUAL(event.calls, 1);
+		HX_CHECK_EQUAL(event.wanted, 12);
+		hx_status status = HX_CORRUPTED;
+		HX_CHECK_EQUAL(hx_frames_free_bulk(&frames, list, 4, &status), 4);
+		event.answer = false;
+		HX_CHECK_EQUAL(hx_frames_allocate_bulk(&frames, list, 4, 0), 4);
+		HX_CHECK_EQUAL(event.calls, 1); /* nothing was missing */
+		HX_CHECK_EQUAL(hx_frames_free_bulk(&frames, list, 4, &status), 4);
+		HX_CHECK_EQUAL(hx_frames_allocate_bulk(&frames, list, 6, 0), 4);
+		HX_CHECK_EQUAL(event.calls, 2);
+		HX_CHECK_EQUAL(event.wanted, 2);
+		HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
+		HX_BAIL();
+	}
+}
+
 /* ---- The failure injector that other suites rely on ---- */
 
 HX_TEST(the_chosen_allocation_fails)
@@ -702,10 +961,17 @@ HX_TEST(the_chosen_allocation_fails)
 	}
 	const struct hx_frame_trait *t = frames.zones[0].front->trait;
 	uint64_t before = hx_frames_free_frames(&frames);
-	for (uint64_t fail_at = 0; fail_at <= 6; fail_at++) {
+	for (uint64_t fail_at = 0; fail_at <= 7; fail_at++) {
 		for (unsigned forever = 0; forever < 2; forever++) {
 			hx_inject_begin(&frames, fail_at, forever);
-			for (uint64_t n = 1; n <= 5; n++) {
+			/* A bulk over two zones, as well, is one request. */
+			uint64_t most = free_of(HX_ZONE_NORMAL) + 9;
+			uint64_t got = hx_frames_allocate_bulk(&frames, list, most, 0);
+			hx_status freed;
+			HX_CHECK_EQUAL(got, fail_at == 1 ? 0 : most);
+			HX_CHECK_EQUAL(hx_frames_free_bulk(&frames, list, got, &freed), got);
+			hx_frames_drain(&frames);
+			for (uint64_t n = 2; n <= 6; n++) {
 				/* A refusal in one zone must not be made good by the next. */
 				struct hx_pfn_result r =
 					n % 2 ? hx_frames_allocate(&frames, 0, 0)
@@ -718,11 +984,38 @@ HX_TEST(the_chosen_allocation_fails)
 							HX_OK);
 				}
 			}
-			HX_CHECK_EQUAL(hx_inject_end(), 5);
+			HX_CHECK_EQUAL(hx_inject_end(), 6);
 			HX_CHECK_EQUAL(hx_frames_free_frames(&frames), before);
 		}
 	}
 	HX_CHECK(frames.zones[0].front->trait == t);
+}
+
+HX_TEST(fragmentation_is_exact_at_its_ends)
+{
+	struct hx_frame_stats s = {0};
+	for (unsigned o = 0; o <= HX_ORDER_MAX + 1; o++) {
+		HX_CHECK_EQUAL(hx_frames_fragmentation(&s, o), 0); /* nothing is free */
+	}
+	s.free_blocks[HX_ORDER_2M] = 3;
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, HX_ORDER_2M), 0);
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, HX_ORDER_2M + 1), 1000);
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, HX_ORDER_MAX + 1), 1000);
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, UINT32_MAX), 1000);
+	s.free_blocks[0] = 512;
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, 1), 250);
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, 0), 0);
+	/* All frames there are, and one of them alone: not 0. */
+	s = (struct hx_frame_stats){.total_frames = 0};
+	s.free_blocks[HX_ORDER_MAX] = (UINT64_C(1) << (52 - HX_ORDER_MAX)) - 1;
+	s.free_blocks[0] = 1;
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, 0), 0);
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, 1), 1);
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, HX_ORDER_MAX), 1);
+	/* The other way round: not 1000. */
+	s.free_blocks[0] = UINT64_C(1) << 51;
+	s.free_blocks[HX_ORDER_MAX] = 1;
+	HX_CHECK_EQUAL(hx_frames_fragmentation(&s, 1), 999);
 }
 
 HX_TEST(metadata_are_small)
@@ -757,7 +1050,10 @@ HX_TEST(traits_are_found_by_name)
 HX_SUITE(zones, HX_CASE(zones_follow_the_map), HX_CASE(nodes_and_wide_holes_make_zones),
 	 HX_CASE(init_that_fails_leaves_nothing), HX_CASE(requests_fall_back_in_order),
 	 HX_CASE(constraints_choose_the_zone), HX_CASE(contiguous_requests_are_aligned_runs),
-	 HX_CASE(frees_find_their_zone), HX_CASE(requests_that_are_none_are_refused),
-	 HX_CASE(memory_is_donated_once), HX_CASE(zones_are_added_in_order),
-	 HX_CASE(pressure_is_raised_once_and_retried_once), HX_CASE(the_chosen_allocation_fails),
-	 HX_CASE(metadata_are_small), HX_CASE(traits_are_found_by_name));
+	 HX_CASE(frees_find_their_zone), HX_CASE(bulk_crosses_zones),
+	 HX_CASE(parts_go_back_to_their_zone), HX_CASE(lifetimes_reach_the_allocator),
+	 HX_CASE(requests_that_are_none_are_refused), HX_CASE(memory_is_donated_once),
+	 HX_CASE(zones_are_added_in_order), HX_CASE(pressure_is_raised_once_and_retried_once),
+	 HX_CASE(bulk_raises_pressure_once), HX_CASE(the_chosen_allocation_fails),
+	 HX_CASE(fragmentation_is_exact_at_its_ends), HX_CASE(metadata_are_small),
+	 HX_CASE(traits_are_found_by_name));

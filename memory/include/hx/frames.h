@@ -69,8 +69,8 @@ struct hx_frame_allocator;
 /*
  * The trait. Spans are relative to nothing: frames are absolute numbers. After
  * init every frame of the span is a hole; add() makes frames free. All calls
- * are IRQ-safe, take the instance's lock, never sleep; validate and stats may
- * be O(span).
+ * are IRQ-safe, take the instance's lock, never sleep; validate is O(span), and so
+ * is stats where free blocks are not counted as they come and go (bitmap).
  *
  * An allocation is its first frame and its length: 2^order frames may be freed
  * as a block or as a run, whichever way they came. Wrong frees, which change
@@ -320,8 +320,14 @@ HX_NODISCARD hx_status hx_frames_split(struct hx_frames *f, struct hx_pfn first,
 struct hx_zone *hx_frames_zone_of(struct hx_frames *f, struct hx_pfn frame);
 uint64_t hx_frames_free_frames(const struct hx_frames *f);
 uint64_t hx_frames_total_frames(const struct hx_frames *f);
-/** Sum over all zones; may be O(frames). */
+/** Sum over all zones; O(CPUs) but where an allocator's is not (bitmap: O(frames)). */
 void hx_frames_stats(const struct hx_frames *f, struct hx_frame_stats *out);
+/**
+ * How many in a thousand of the free frames lie in no free block of 2^order frames, as
+ * s->free_blocks has them: 0 when a request of that order could be given any of them, or
+ * none is free; 1000 when none could serve it. Rounded down, but never to 0. O(orders).
+ */
+unsigned hx_frames_fragmentation(const struct hx_frame_stats *s, unsigned order);
 void hx_frames_drain(struct hx_frames *f);
 HX_NODISCARD hx_status hx_frames_validate(const struct hx_frames *f);
 const char *hx_zone_kind_name(enum hx_zone_kind kind);

@@ -41,12 +41,11 @@
 #define HX_RV_PPN UINT64_C(0x003ffffffffffc00)
 #define HX_RV_PBMT_NC (UINT64_C(1) << 61)
 #define HX_RV_PBMT_IO (UINT64_C(1) << 62)
-#define HX_RV_PBMT (HX_RV_PBMT_NC | HX_RV_PBMT_IO)
 #define HX_RV_N (UINT64_C(1) << 63)
-#define HX_RV_NAPOT UINT64_C(0x3c00)                  /* PPN[3:0] */
-#define HX_RV_NAPOT_64K UINT64_C(0x2000)              /* 1000b there */
-#define HX_RV_RESERVED UINT64_C(0x9fc0000000000000)   /* N, 60..54 */
-#define HX_RV_LEAF_ONLY (UINT64_C(0xd0) | HX_RV_PBMT) /* PBMT D A U */
+#define HX_RV_NAPOT UINT64_C(0x3c00)                         /* PPN[3:0] */
+#define HX_RV_NAPOT_64K UINT64_C(0x2000)                     /* 1000b there */
+#define HX_RV_RESERVED UINT64_C(0x9fc0000000000000)          /* N, 60..54 */
+#define HX_RV_LEAF_ONLY (UINT64_C(0xd0) | UINT64_C(3) << 61) /* PBMT D A U */
 
 enum { HX_RV_GROUP_BITS = 4 };
 
@@ -92,14 +91,13 @@ static HX_ALWAYS_INLINE hx_pte hx_hal_pte_table(struct hx_pa pa)
 static HX_ALWAYS_INLINE enum hx_pte_kind hx_hal_pte_kind(hx_pte e, unsigned level)
 {
 	bool leaf = e & (HX_RV_R | HX_RV_W | HX_RV_X);
-	bool types = hx_hal_geometry.features & HX_MMU_MEMORY_TYPES;
-	if (!(e & HX_RV_V) || (e & HX_RV_RESERVED) || (e & (HX_RV_R | HX_RV_W)) == HX_RV_W ||
-	    ((e & HX_RV_PBMT) != 0 && (!types || (e & HX_RV_PBMT) == HX_RV_PBMT))) {
+	hx_pte types = hx_hal_geometry.features & HX_MMU_MEMORY_TYPES ? HX_RV_PBMT_IO : 0;
+	if ((e & (HX_RV_V | HX_RV_RESERVED)) != HX_RV_V || (e & (HX_RV_R | HX_RV_W)) == HX_RV_W ||
+	    (e >> 61 != 0 && (e & (HX_RV_PBMT_NC | HX_RV_PBMT_IO)) > types)) {
 		return e == 0 ? HX_PTE_EMPTY : HX_PTE_SOFT;
 	}
-	return leaf                                  ? HX_PTE_LEAF
-	       : level > 0 && !(e & HX_RV_LEAF_ONLY) ? HX_PTE_TABLE
-						     : HX_PTE_SOFT;
+	bool table = !leaf && level > 0 && !(e & HX_RV_LEAF_ONLY);
+	return leaf ? HX_PTE_LEAF : table ? HX_PTE_TABLE : HX_PTE_SOFT;
 }
 
 static HX_ALWAYS_INLINE struct hx_pa hx_hal_pte_pa(hx_pte e, unsigned level)

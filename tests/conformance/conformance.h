@@ -287,24 +287,40 @@ static inline void remote_kernel_read(void *argument)
 	r->value = p.value;
 }
 
+/* On this CPU, too. */
 static inline void on_cpu(unsigned cpu, void (*run)(void *argument), void *argument)
 {
+	if (cpu == hx_hal_cpu_id()) {
+		run(argument);
+		return;
+	}
 	HX_REQUIRE(hx_platform_run_on(cpu, run, argument));
 	hx_platform_join(cpu);
 }
 
+/* @return value and faulted are what came of it */
+static inline struct remote access_on(unsigned cpu, uint64_t va, enum hx_access access,
+				      uint64_t value)
+{
+	struct remote r = {.va = va, .access = access, .value = value, .faulted = true};
+	on_cpu(cpu, remote_access, &r);
+	return r;
+}
+
 static inline uint64_t read_on(unsigned cpu, uint64_t va)
 {
-	struct remote r = {.va = va, .access = HX_ACCESS_READ};
-	on_cpu(cpu, remote_access, &r);
+	struct remote r = access_on(cpu, va, HX_ACCESS_READ, 0);
 	return r.faulted ? FAULT_VALUE : r.value;
 }
 
 static inline bool write_on(unsigned cpu, uint64_t va)
 {
-	struct remote r = {.va = va, .access = HX_ACCESS_WRITE, .value = 1};
-	on_cpu(cpu, remote_access, &r);
-	return !r.faulted;
+	return !access_on(cpu, va, HX_ACCESS_WRITE, 1).faulted;
+}
+
+static inline bool execute_on(unsigned cpu, uint64_t va)
+{
+	return !access_on(cpu, va, HX_ACCESS_EXECUTE, 0).faulted;
 }
 
 static inline bool one_cpu(void)

@@ -112,11 +112,8 @@ static void check_group(unsigned cpu, unsigned changed, bool gone)
 {
 	for (unsigned i = 0; i < GROUP; i++) {
 		uint64_t va = HERE + i * PAGE;
-		bool here = cpu == hx_hal_cpu_id();
-		uint64_t value = here ? read_user(va) : read_on(cpu, va);
-		bool written = here ? write_user(va, 1) : write_on(cpu, va);
-		HX_CHECK_EQUAL(value, i == changed && gone ? FAULT_VALUE : 1);
-		HX_CHECK_EQUAL(written, i != changed);
+		HX_CHECK_EQUAL(read_on(cpu, va), i == changed && gone ? FAULT_VALUE : 1);
+		HX_CHECK_EQUAL(write_on(cpu, va), i != changed);
 	}
 }
 
@@ -258,13 +255,8 @@ bool __wrap_hx_upcall_fault(const struct hx_fault *fault)
 /* One access on a CPU, this one or another: it works, after one fault at most. */
 static void check_given(unsigned cpu, enum hx_access access)
 {
-	struct remote r = {.va = HERE, .access = access};
 	unsigned before = __atomic_load_n(&faults, __ATOMIC_RELAXED);
-	if (cpu == 0) {
-		remote_access(&r);
-	} else {
-		on_cpu(cpu, remote_access, &r);
-	}
+	struct remote r = access_on(cpu, HERE, access, 0);
 	unsigned met = __atomic_load_n(&faults, __ATOMIC_RELAXED) - before;
 	if (r.faulted || met > 1) {
 		hx_test_fail(__FILE__, __LINE__, "CPU %u, access %u: %u faults%s", cpu, access, met,
@@ -274,13 +266,7 @@ static void check_given(unsigned cpu, enum hx_access access)
 
 static void refuse(unsigned cpu, enum hx_access access)
 {
-	struct remote r = {.va = HERE, .access = access};
-	if (cpu == 0) {
-		remote_access(&r);
-	} else {
-		on_cpu(cpu, remote_access, &r);
-	}
-	HX_CHECK(r.faulted);
+	HX_CHECK(access_on(cpu, HERE, access, 0).faulted);
 }
 
 /* Absence, and each lack of a right, is met first, so that it may be cached. */

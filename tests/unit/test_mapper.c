@@ -1512,8 +1512,8 @@ HX_TEST(the_validator_sees_damage)
 		hx_hal_pte_leaf(hx_pa(PA), hx_hal_pte_prot(URW | HX_PAGE_GLOBAL, 0), 0));
 	world_check_corrupt(&user, huge,
 			    hx_hal_pte_leaf(hx_pa(PA + HX_KIB(64)), hx_hal_pte_prot(URW, 1), 1));
-#ifdef HX_RV_PBMT /* a memory type that is reserved */
-	world_check_corrupt(&user, page, hx_hal_pte_load(page) | HX_RV_PBMT);
+#ifdef HX_RV_PBMT_NC /* a memory type that is reserved */
+	world_check_corrupt(&user, page, hx_hal_pte_load(page) | HX_RV_PBMT_NC | HX_RV_PBMT_IO);
 #endif
 	world_check_corrupt(&user, huge, hx_hal_pte_table(hx_pa(PA)));  /* no frame of ours */
 	world_check_corrupt(&user, huge, *table);                       /* linked twice */

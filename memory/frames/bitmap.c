@@ -268,8 +268,9 @@ hx_status hx_frames_bitmap_add(struct hx_frame_allocator *a, struct hx_pfn first
 }
 
 struct hx_pfn_result hx_frames_bitmap_allocate(struct hx_frame_allocator *a, unsigned order,
-					       const struct hx_frame_constraint *c)
+					       unsigned flags, const struct hx_frame_constraint *c)
 {
+	(void)flags; /* one order of addresses for all lifetimes */
 	if (order > HX_ORDER_MAX) {
 		return hx_frame_refused(HX_INVALID_SIZE);
 	}
@@ -277,9 +278,31 @@ struct hx_pfn_result hx_frames_bitmap_allocate(struct hx_frame_allocator *a, uns
 }
 
 struct hx_pfn_result hx_frames_bitmap_allocate_run(struct hx_frame_allocator *a, uint64_t count,
+						   unsigned flags,
 						   const struct hx_frame_constraint *c)
 {
+	(void)flags;
 	return allocate(a, count, 1, c);
+}
+
+uint64_t hx_frames_bitmap_allocate_bulk(struct hx_frame_allocator *a, struct hx_pfn *out,
+					uint64_t count, unsigned flags)
+{
+	(void)flags;
+	uint64_t *hint = &bitmap_of(a)->hint[0];
+	uint64_t n = 0, end = a->base + a->span_frames;
+	unsigned long irq = hx_frame_lock(a);
+	for (; n < count; n++) {
+		*hint = next_frame(a, *hint, end, true);
+		if (*hint == end) {
+			hx_frame_counter_add(&a->failures, 1);
+			break;
+		}
+		take(a, *hint, 1);
+		out[n] = hx_pfn(*hint);
+	}
+	hx_frame_unlock(a, irq);
+	return n;
 }
 
 hx_status hx_frames_bitmap_reserve(struct hx_frame_allocator *a, struct hx_pfn first,
@@ -301,6 +324,37 @@ hx_status hx_frames_bitmap_reserve(struct hx_frame_allocator *a, struct hx_pfn f
 	return all_free ? HX_OK : HX_ALREADY_MAPPED;
 }
 
+/* Is [first, first + count) a block? Under the lock; a refusal is counted. */
+static hx_status check_block(struct hx_frame_allocator *a, uint64_t first, uint64_t count)
+{
+	uint64_t length = 0;
+	hx_status status = block_at(a, first, &length);
+	if (status == HX_OK && length != count) {
+		status = HX_WRONG_SIZE_FREE;
+	}
+	if (status != HX_OK) {
+		hx_frame_counter_add(&a->refused_frees, 1);
+	}
+	return status;
+}
+
+static hx_status release(struct hx_frame_allocator *a, uint64_t first, uint64_t count)
+{
+	hx_status status = check_block(a, first, count);
+	if (status == HX_OK) {
+		uint64_t n;
+		for (uint64_t f = first, left = count; left > 0; f += n, left -= n) {
+			struct cell *c = cell_of(a, f);
+			uint64_t mask = hx_frame_word_mask(f, left, &n);
+			c->taken &= ~mask;
+			c->end &= ~mask;
+		}
+		lower_hints(a, first);
+		hx_frame_note_freed(a, count);
+	}
+	return status;
+}
+
 hx_status hx_frames_bitmap_free_run(struct hx_frame_allocator *a, struct hx_pfn first,
 				    uint64_t count)
 {
@@ -308,24 +362,7 @@ hx_status hx_frames_bitmap_free_run(struct hx_frame_allocator *a, struct hx_pfn 
 		return HX_INVALID_SIZE;
 	}
 	unsigned long irq = hx_frame_lock(a);
-	uint64_t length = 0;
-	hx_status status = block_at(a, first.v, &length);
-	if (status == HX_OK && length != count) {
-		status = HX_WRONG_SIZE_FREE;
-	}
-	if (status == HX_OK) {
-		uint64_t n;
-		for (uint64_t f = first.v, left = count; left > 0; f += n, left -= n) {
-			struct cell *c = cell_of(a, f);
-			uint64_t mask = hx_frame_word_mask(f, left, &n);
-			c->taken &= ~mask;
-			c->end &= ~mask;
-		}
-		lower_hints(a, first.v);
-		hx_frame_note_freed(a, count);
-	} else {
-		hx_frame_counter_add(&a->refused_frees, 1);
-	}
+	hx_status status = release(a, first.v, count);
 	hx_frame_unlock(a, irq);
 	return status;
 }
@@ -336,6 +373,38 @@ hx_status hx_frames_bitmap_free(struct hx_frame_allocator *a, struct hx_pfn firs
 		return HX_INVALID_SIZE;
 	}
 	return hx_frames_bitmap_free_run(a, first, UINT64_C(1) << order);
+}
+
+uint64_t hx_frames_bitmap_free_bulk(struct hx_frame_allocator *a, const struct hx_pfn *frames,
+				    uint64_t count, hx_status *status)
+{
+	uint64_t n = 0;
+	*status = HX_OK;
+	unsigned long irq = hx_frame_lock(a);
+	while (n < count && (*status = release(a, frames[n].v, 1)) == HX_OK) {
+		n++;
+	}
+	hx_frame_unlock(a, irq);
+	return n;
+}
+
+hx_status hx_frames_bitmap_split(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count,
+				 uint64_t part)
+{
+	if (!hx_frame_split_valid(count, part)) {
+		return HX_INVALID_SIZE;
+	}
+	unsigned long irq = hx_frame_lock(a);
+	hx_status status = check_block(a, first.v, count);
+	if (status == HX_OK) {
+		for (uint64_t at = part; at < count; at += part) {
+			uint64_t last = first.v + at - 1;
+			cell_of(a, last)->end |= UINT64_C(1) << (last & 63);
+		}
+		hx_frame_note_split(a, count, part);
+	}
+	hx_frame_unlock(a, irq);
+	return status;
 }
 
 struct hx_pfn_result hx_frames_bitmap_block_frames(struct hx_frame_allocator *a,

@@ -297,37 +297,32 @@ static void take_range(struct hx_frame_allocator *a, uint64_t first, uint64_t en
 
 /* ---- Allocations ---- */
 
-static void mark_used(struct hx_frame_allocator *a, uint64_t first, uint64_t count)
+/* [first, end) is one allocation. */
+static void mark_used(struct hx_frame_allocator *a, uint64_t first, uint64_t end)
 {
-	struct buddy *b = buddy_of(a);
-	uint64_t end = first + count;
 	for (uint64_t f = first; f < end;) {
 		unsigned k = hx_frame_order_at(f, end);
 		heads_of(order_of(a, k), f >> k)->used |= bit_of(f >> k);
 		if (f != first) {
 			*joined_word(a, f) |= bit_of(f);
-			b->joins++;
+			buddy_of(a)->joins++;
 		}
 		f += size_of(k);
 	}
-	hx_frame_note_taken(a, count);
 }
 
-static void release(struct hx_frame_allocator *a, uint64_t first, uint64_t count)
+/* It is none any more. */
+static void unmark_used(struct hx_frame_allocator *a, uint64_t first, uint64_t end)
 {
-	struct buddy *b = buddy_of(a);
-	uint64_t end = first + count;
 	for (uint64_t f = first; f < end;) {
 		unsigned k = hx_frame_order_at(f, end);
 		heads_of(order_of(a, k), f >> k)->used &= ~bit_of(f >> k);
 		if (f != first) {
 			*joined_word(a, f) &= ~bit_of(f);
-			b->joins--;
+			buddy_of(a)->joins--;
 		}
-		give_block(b, k, f >> k);
 		f += size_of(k);
 	}
-	hx_frame_note_freed(a, count);
 }
 
 /* Order of the piece that starts at @f; false when none does. */
@@ -357,6 +352,52 @@ static hx_status allocation_at(const struct hx_frame_allocator *a, uint64_t firs
 	while (is_joined(a, first + *count) && piece_at(a, first + *count, &k)) {
 		*count += size_of(k);
 	}
+	return HX_OK;
+}
+
+/* Is [first, first + count) an allocation? A refusal is counted. */
+static hx_status check_allocation(struct hx_frame_allocator *a, uint64_t first, uint64_t count)
+{
+	uint64_t length = 0;
+	hx_status status = allocation_at(a, first, &length);
+	if (status == HX_OK && length != count) {
+		status = HX_WRONG_SIZE_FREE;
+	}
+	if (status != HX_OK) {
+		hx_frame_counter_add(&a->refused_frees, 1);
+	}
+	return status;
+}
+
+static hx_status release_run(struct hx_frame_allocator *a, uint64_t first, uint64_t count)
+{
+	hx_status status = check_allocation(a, first, count);
+	if (status == HX_OK) {
+		unmark_used(a, first, first + count);
+		give_range(a, first, first + count);
+		hx_frame_note_freed(a, count);
+	}
+	return status;
+}
+
+/* Nearly always: one piece, not part of a run. */
+static inline hx_status release_block(struct hx_frame_allocator *a, uint64_t first, unsigned order)
+{
+	if (!hx_is_aligned(first, size_of(order)) || !hx_frame_in_span(a, first, size_of(order))) {
+		return release_run(a, first, size_of(order));
+	}
+	struct buddy *b = buddy_of(a);
+	uint64_t block = first >> order;
+	struct heads *h = heads_of(&b->orders[order], block);
+	bool whole =
+		(h->used & bit_of(block)) != 0 &&
+		(b->joins == 0 || (!is_joined(a, first) && !is_joined(a, first + size_of(order))));
+	if (!whole) {
+		return release_run(a, first, size_of(order));
+	}
+	h->used &= ~bit_of(block);
+	give_block(b, order, block);
+	hx_frame_note_freed(a, size_of(order));
 	return HX_OK;
 }
 
@@ -447,7 +488,8 @@ static bool take_in(struct hx_frame_allocator *a, const struct hx_frame_window *
 		return false;
 	}
 	take_range(a, *start, *start + count);
-	mark_used(a, *start, count);
+	mark_used(a, *start, *start + count);
+	hx_frame_note_taken(a, count);
 	return true;
 }
 
@@ -574,8 +616,9 @@ hx_status hx_frames_buddy_add(struct hx_frame_allocator *a, struct hx_pfn first,
 }
 
 struct hx_pfn_result hx_frames_buddy_allocate(struct hx_frame_allocator *a, unsigned order,
-					      const struct hx_frame_constraint *c)
+					      unsigned flags, const struct hx_frame_constraint *c)
 {
+	(void)flags; /* the smallest block, then the lowest, whatever the lifetime */
 	if (order > HX_ORDER_MAX) {
 		return hx_frame_refused(HX_INVALID_SIZE);
 	}
@@ -596,8 +639,10 @@ struct hx_pfn_result hx_frames_buddy_allocate(struct hx_frame_allocator *a, unsi
 }
 
 struct hx_pfn_result hx_frames_buddy_allocate_run(struct hx_frame_allocator *a, uint64_t count,
+						  unsigned flags,
 						  const struct hx_frame_constraint *c)
 {
+	(void)flags;
 	struct hx_frame_window w;
 	hx_status status = hx_frame_window(a, count, 1, c, &w);
 	if (status != HX_OK) {
@@ -607,6 +652,22 @@ struct hx_pfn_result hx_frames_buddy_allocate_run(struct hx_frame_allocator *a, 
 	unsigned long irq = hx_frame_lock(a);
 	bool found = take_in(a, &w, count, true, &start);
 	return done(a, irq, found, start);
+}
+
+uint64_t hx_frames_buddy_allocate_bulk(struct hx_frame_allocator *a, struct hx_pfn *out,
+				       uint64_t count, unsigned flags)
+{
+	(void)flags;
+	uint64_t n = 0, start;
+	unsigned long irq = hx_frame_lock(a);
+	for (; n < count && take_any(a, 0, &start); n++) {
+		out[n] = hx_pfn(start);
+	}
+	if (n < count) {
+		hx_frame_counter_add(&a->failures, 1);
+	}
+	hx_frame_unlock(a, irq);
+	return n;
 }
 
 hx_status hx_frames_buddy_reserve(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
@@ -622,7 +683,8 @@ hx_status hx_frames_buddy_reserve(struct hx_frame_allocator *a, struct hx_pfn fi
 	bool all_free = free_until(a, first.v, end) == end;
 	if (all_free) {
 		take_range(a, first.v, end);
-		mark_used(a, first.v, count);
+		mark_used(a, first.v, end);
+		hx_frame_note_taken(a, count);
 	}
 	hx_frame_unlock(a, irq);
 	return all_free ? HX_OK : HX_ALREADY_MAPPED;
@@ -634,17 +696,8 @@ hx_status hx_frames_buddy_free_run(struct hx_frame_allocator *a, struct hx_pfn f
 	if (count == 0) {
 		return HX_INVALID_SIZE;
 	}
-	uint64_t length = 0;
 	unsigned long irq = hx_frame_lock(a);
-	hx_status status = allocation_at(a, first.v, &length);
-	if (status == HX_OK && length != count) {
-		status = HX_WRONG_SIZE_FREE;
-	}
-	if (status == HX_OK) {
-		release(a, first.v, count);
-	} else {
-		hx_frame_counter_add(&a->refused_frees, 1);
-	}
+	hx_status status = release_run(a, first.v, count);
 	hx_frame_unlock(a, irq);
 	return status;
 }
@@ -654,25 +707,43 @@ hx_status hx_frames_buddy_free(struct hx_frame_allocator *a, struct hx_pfn first
 	if (order > HX_ORDER_MAX) {
 		return HX_INVALID_SIZE;
 	}
-	if (!hx_is_aligned(first.v, size_of(order)) ||
-	    !hx_frame_in_span(a, first.v, size_of(order))) {
-		return hx_frames_buddy_free_run(a, first, size_of(order));
-	}
-	/* Nearly always: one piece, not part of a run. */
 	unsigned long irq = hx_frame_lock(a);
-	struct buddy *b = buddy_of(a);
-	uint64_t block = first.v >> order;
-	struct heads *h = heads_of(&b->orders[order], block);
-	bool whole = (h->used & bit_of(block)) != 0 &&
-		     (b->joins == 0 ||
-		      (!is_joined(a, first.v) && !is_joined(a, first.v + size_of(order))));
-	if (whole) {
-		h->used &= ~bit_of(block);
-		give_block(b, order, block);
-		hx_frame_note_freed(a, size_of(order));
+	hx_status status = release_block(a, first.v, order);
+	hx_frame_unlock(a, irq);
+	return status;
+}
+
+uint64_t hx_frames_buddy_free_bulk(struct hx_frame_allocator *a, const struct hx_pfn *frames,
+				   uint64_t count, hx_status *status)
+{
+	uint64_t n = 0;
+	*status = HX_OK;
+	unsigned long irq = hx_frame_lock(a);
+	while (n < count && (*status = release_block(a, frames[n].v, 0)) == HX_OK) {
+		n++;
 	}
 	hx_frame_unlock(a, irq);
-	return whole ? HX_OK : hx_frames_buddy_free_run(a, first, size_of(order));
+	return n;
+}
+
+hx_status hx_frames_buddy_split(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count,
+				uint64_t part)
+{
+	if (!hx_frame_split_valid(count, part)) {
+		return HX_INVALID_SIZE;
+	}
+	unsigned long irq = hx_frame_lock(a);
+	hx_status status = check_allocation(a, first.v, count);
+	if (status == HX_OK) {
+		uint64_t end = first.v + count;
+		unmark_used(a, first.v, end);
+		for (uint64_t f = first.v; f < end; f += part) {
+			mark_used(a, f, f + part);
+		}
+		hx_frame_note_split(a, count, part);
+	}
+	hx_frame_unlock(a, irq);
+	return status;
 }
 
 struct hx_pfn_result hx_frames_buddy_block_frames(struct hx_frame_allocator *a, struct hx_pfn first)

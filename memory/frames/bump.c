@@ -222,8 +222,9 @@ hx_status hx_frames_bump_add(struct hx_frame_allocator *a, struct hx_pfn first, 
 }
 
 struct hx_pfn_result hx_frames_bump_allocate(struct hx_frame_allocator *a, unsigned order,
-					     const struct hx_frame_constraint *c)
+					     unsigned flags, const struct hx_frame_constraint *c)
 {
+	(void)flags; /* everything stays */
 	if (order > HX_ORDER_MAX) {
 		return hx_frame_refused(HX_INVALID_SIZE);
 	}
@@ -231,9 +232,29 @@ struct hx_pfn_result hx_frames_bump_allocate(struct hx_frame_allocator *a, unsig
 }
 
 struct hx_pfn_result hx_frames_bump_allocate_run(struct hx_frame_allocator *a, uint64_t count,
+						 unsigned flags,
 						 const struct hx_frame_constraint *c)
 {
+	(void)flags;
 	return allocate(a, count, 1, c);
+}
+
+uint64_t hx_frames_bump_allocate_bulk(struct hx_frame_allocator *a, struct hx_pfn *out,
+				      uint64_t count, unsigned flags)
+{
+	(void)flags;
+	const struct table *t = &bump_of(a)->free;
+	uint64_t n = 0;
+	unsigned long irq = hx_frame_lock(a);
+	for (; n < count && t->count > 0; n++) {
+		out[n] = hx_pfn(t->extents[0].first);
+		cut(a, 0, out[n].v, 1);
+	}
+	if (n < count) {
+		hx_frame_counter_add(&a->failures, 1);
+	}
+	hx_frame_unlock(a, irq);
+	return n;
 }
 
 hx_status hx_frames_bump_reserve(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
@@ -262,6 +283,20 @@ hx_status hx_frames_bump_free(struct hx_frame_allocator *a, struct hx_pfn first,
 hx_status hx_frames_bump_free_run(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
 {
 	return count == 0 ? HX_INVALID_SIZE : refuse_and_count(a, first);
+}
+
+uint64_t hx_frames_bump_free_bulk(struct hx_frame_allocator *a, const struct hx_pfn *frames,
+				  uint64_t count, hx_status *status)
+{
+	*status = count == 0 ? HX_OK : refuse_and_count(a, frames[0]);
+	return 0;
+}
+
+/* Where allocations begin and end is not known, nor does it matter: none comes back. */
+hx_status hx_frames_bump_split(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count,
+			       uint64_t part)
+{
+	return hx_frame_split_valid(count, part) ? refuse_and_count(a, first) : HX_INVALID_SIZE;
 }
 
 struct hx_pfn_result hx_frames_bump_block_frames(struct hx_frame_allocator *a, struct hx_pfn first)

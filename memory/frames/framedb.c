@@ -71,8 +71,8 @@ static hx_status allocate_spares(struct hx_framedb *db, uint64_t first, uint64_t
 		if (section_at(db, i)) {
 			continue;
 		}
-		struct hx_pfn_result r =
-			hx_frames_allocate(db->frames, SECTION_ORDER, HX_ALLOC_NO_PRESSURE);
+		struct hx_pfn_result r = hx_frames_allocate(
+			db->frames, SECTION_ORDER, HX_ALLOC_NO_PRESSURE | HX_FRAMES_PINNED);
 		if (r.status != HX_OK) {
 			free_spares(db, *list);
 			return r.status;

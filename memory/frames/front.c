@@ -363,15 +363,21 @@ struct request {
 	unsigned order;
 	uint64_t count; /* 0: a block */
 	const struct hx_frame_constraint *constraint;
+	unsigned flags;
 };
+
+/* The flags that allocators see; the front's own are HX_ALLOC_*. */
+#define LIFETIME_FLAGS HX_FRAMES_PINNED
+#define KNOWN_FLAGS (HX_ALLOC_NO_PRESSURE | LIFETIME_FLAGS)
 
 static struct hx_pfn_result ask(struct hx_zone *z, const struct request *r)
 {
 	struct hx_frame_allocator *a = z->front;
+	unsigned flags = r->flags & LIFETIME_FLAGS;
 	if (r->count != 0) {
-		return a->trait->allocate_run(a, r->count, r->constraint);
+		return a->trait->allocate_run(a, r->count, flags, r->constraint);
 	}
-	return HX_FRAME_CALL(a, allocate, a, r->order, r->constraint);
+	return HX_FRAME_CALL(a, allocate, a, r->order, flags, r->constraint);
 }
 
 static bool may_satisfy(const struct hx_zone *z, const struct hx_frame_constraint *c)
@@ -394,12 +400,18 @@ static struct hx_pfn_result ask_kinds(struct hx_frames *f, enum hx_zone_kind low
 	return result;
 }
 
+/* Nothing was found: has the handler freed something? */
+static bool relieved(struct hx_frames *f, unsigned flags, uint64_t wanted)
+{
+	return (flags & HX_ALLOC_NO_PRESSURE) == 0 && f->pressure &&
+	       f->pressure(f->pressure_context, wanted);
+}
+
 /* The kinds lowest..highest, HIGH as the last resort when @high is set; then pressure. */
 static struct hx_pfn_result allocate(struct hx_frames *f, enum hx_zone_kind lowest,
-				     enum hx_zone_kind highest, bool high, const struct request *r,
-				     unsigned flags)
+				     enum hx_zone_kind highest, bool high, const struct request *r)
 {
-	if (!f || (flags & ~HX_ALLOC_NO_PRESSURE) != 0) {
+	if (!f || (r->flags & ~KNOWN_FLAGS) != 0) {
 		return hx_frame_refused(HX_INVALID_ARGUMENT);
 	}
 	for (bool retried = false;; retried = true) {
@@ -407,12 +419,9 @@ static struct hx_pfn_result allocate(struct hx_frames *f, enum hx_zone_kind lowe
 		if (result.status == HX_OUT_OF_MEMORY && high) {
 			result = ask_kinds(f, HX_ZONE_HIGH, HX_ZONE_HIGH, r);
 		}
-		if (result.status != HX_OUT_OF_MEMORY || retried ||
-		    (flags & HX_ALLOC_NO_PRESSURE) != 0 || !f->pressure) {
-			return result;
-		}
 		uint64_t wanted = r->count != 0 ? r->count : UINT64_C(1) << r->order;
-		if (!f->pressure(f->pressure_context, wanted)) {
+		if (result.status != HX_OUT_OF_MEMORY || retried ||
+		    !relieved(f, r->flags, wanted)) {
 			return result;
 		}
 	}
@@ -433,8 +442,8 @@ struct hx_pfn_result hx_frames_allocate_zone(struct hx_frames *f, unsigned order
 		return hx_frame_refused(HX_INVALID_ARGUMENT);
 	}
 	enum hx_zone_kind lowest = highest == HX_ZONE_DEVICE ? HX_ZONE_DEVICE : HX_ZONE_DMA;
-	struct request r = {.order = order};
-	return allocate(f, lowest, highest, false, &r, flags);
+	struct request r = {.order = order, .flags = flags};
+	return allocate(f, lowest, highest, false, &r);
 }
 
 struct hx_pfn_result hx_frames_allocate_constrained(struct hx_frames *f, unsigned order,
@@ -447,8 +456,8 @@ struct hx_pfn_result hx_frames_allocate_constrained(struct hx_frames *f, unsigne
 	if (!hx_frame_constraint_valid(c, UINT64_C(1) << order)) {
 		return hx_frame_refused(HX_INVALID_ARGUMENT);
 	}
-	struct request r = {.order = order, .constraint = c};
-	return allocate(f, HX_ZONE_DMA, HX_ZONE_NORMAL, true, &r, flags);
+	struct request r = {.order = order, .constraint = c, .flags = flags};
+	return allocate(f, HX_ZONE_DMA, HX_ZONE_NORMAL, true, &r);
 }
 
 struct hx_pfn_result hx_frames_allocate_contiguous(struct hx_frames *f, uint64_t count,
@@ -460,8 +469,29 @@ struct hx_pfn_result hx_frames_allocate_contiguous(struct hx_frames *f, uint64_t
 		return hx_frame_refused(HX_INVALID_SIZE);
 	}
 	struct hx_frame_constraint c = {.align_frames = UINT64_C(1) << order};
-	struct request r = {.count = frames, .constraint = &c};
-	return allocate(f, HX_ZONE_DMA, HX_ZONE_NORMAL, false, &r, flags);
+	struct request r = {.count = frames, .constraint = &c, .flags = flags};
+	return allocate(f, HX_ZONE_DMA, HX_ZONE_NORMAL, false, &r);
+}
+
+uint64_t hx_frames_allocate_bulk(struct hx_frames *f, struct hx_pfn *out, uint64_t count,
+				 unsigned flags)
+{
+	if (!f || !out || (flags & ~KNOWN_FLAGS) != 0) {
+		return 0;
+	}
+	uint64_t n = 0;
+	for (bool retried = false;; retried = true) {
+		for (unsigned i = f->zone_count; i-- > 0 && n < count;) {
+			struct hx_frame_allocator *a = f->zones[i].front;
+			if (f->zones[i].kind <= HX_ZONE_NORMAL) {
+				n += HX_FRAME_CALL(a, allocate_bulk, a, out + n, count - n,
+						   flags & LIFETIME_FLAGS);
+			}
+		}
+		if (n == count || retried || !relieved(f, flags, count - n)) {
+			return n;
+		}
+	}
 }
 
 hx_status hx_frames_reserve(struct hx_frames *f, struct hx_pfn first, uint64_t count)
@@ -489,6 +519,36 @@ hx_status hx_frames_free_run(struct hx_frames *f, struct hx_pfn first, uint64_t 
 {
 	struct hx_zone *z = hx_frames_zone_of(f, first);
 	return z ? z->front->trait->free_run(z->front, first, count) : HX_FOREIGN_FREE;
+}
+
+uint64_t hx_frames_free_bulk(struct hx_frames *f, const struct hx_pfn *frames, uint64_t count,
+			     hx_status *status)
+{
+	if (!status) {
+		return 0;
+	}
+	*status = frames || count == 0 ? HX_OK : HX_INVALID_ARGUMENT;
+	uint64_t freed = 0;
+	while (freed < count && *status == HX_OK) {
+		struct hx_zone *z = hx_frames_zone_of(f, frames[freed]);
+		if (!z) {
+			*status = HX_FOREIGN_FREE;
+			break;
+		}
+		uint64_t n = 1; /* those in a row that the same zone has given */
+		while (freed + n < count &&
+		       hx_frame_in_span(&z->allocator, frames[freed + n].v, 1)) {
+			n++;
+		}
+		freed += HX_FRAME_CALL(z->front, free_bulk, z->front, frames + freed, n, status);
+	}
+	return freed;
+}
+
+hx_status hx_frames_split(struct hx_frames *f, struct hx_pfn first, uint64_t count, uint64_t part)
+{
+	struct hx_zone *z = hx_frames_zone_of(f, first);
+	return z ? z->front->trait->split(z->front, first, count, part) : HX_FOREIGN_FREE;
 }
 
 hx_status hx_frames_deallocate(struct hx_frames *f, struct hx_pfn first)

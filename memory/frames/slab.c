@@ -5,7 +5,8 @@
  * Most requests are for one frame, and most frames come back soon. Each CPU
  * keeps up to 64 of them in a magazine, a stack under a lock of its own, and
  * trades with the backing allocator in batches of 32. Everything else (other
- * sizes, constraints, given ranges) passes through to the backing.
+ * sizes, constraints, given ranges) passes through to the backing. Magazines know
+ * no lifetimes: a pinned frame comes out of them like any other.
  *
  *      CPU 0  [f f f . . .]  \
  *      CPU 1  [f f . . . .]   >  a->lock  ->  backing (bitmap, buddy)
@@ -46,7 +47,7 @@ struct magazine {
 	uint64_t count;
 	uint64_t allocations, frees;
 	uint64_t pad[4]; /* one cache line, then the frames */
-	uint64_t frames[MAGAZINE_FRAMES];
+	struct hx_pfn frames[MAGAZINE_FRAMES];
 };
 
 struct slab {
@@ -129,20 +130,23 @@ static void set_count(struct magazine *m, uint64_t count)
 	__atomic_store_n(&m->count, count, __ATOMIC_RELAXED);
 }
 
-/* Under the magazine's lock. */
-static void refill(struct hx_frame_allocator *a, struct magazine *m)
+/* Up to @count frames out of the backing, under a->lock. */
+static uint64_t take_frames(struct hx_frame_allocator *a, struct hx_pfn *out, uint64_t count,
+			    unsigned flags, enum place to)
 {
 	struct hx_frame_allocator *backing = a->backing;
-	unsigned long irq = hx_frame_lock(a);
-	while (m->count < BATCH_FRAMES) {
-		struct hx_pfn_result r = HX_FRAME_CALL(backing, allocate, backing, 0, NULL);
-		if (r.status != HX_OK) {
-			break;
-		}
-		move(a, r.value.v, NONE, CACHED);
-		m->frames[m->count] = r.value.v;
-		set_count(m, m->count + 1);
+	uint64_t n = backing->trait->allocate_bulk(backing, out, count, flags);
+	for (uint64_t i = 0; i < n; i++) {
+		move(a, out[i].v, NONE, to);
 	}
+	return n;
+}
+
+/* An empty magazine, under its lock. */
+static void refill(struct hx_frame_allocator *a, struct magazine *m)
+{
+	unsigned long irq = hx_frame_lock(a);
+	set_count(m, take_frames(a, m->frames, BATCH_FRAMES, 0, CACHED));
 	hx_frame_unlock(a, irq);
 }
 
@@ -150,12 +154,12 @@ static void refill(struct hx_frame_allocator *a, struct magazine *m)
 static void flush(struct hx_frame_allocator *a, struct magazine *m, uint64_t n)
 {
 	struct hx_frame_allocator *backing = a->backing;
+	hx_status status;
 	unsigned long irq = hx_frame_lock(a);
+	(void)backing->trait->free_bulk(backing, m->frames, n, &status);
+	HX_ASSERT(status == HX_OK);
 	for (uint64_t i = 0; i < n; i++) {
-		struct hx_pfn f = hx_pfn(m->frames[i]);
-		hx_status status = HX_FRAME_CALL(backing, free, backing, f, 0);
-		HX_ASSERT(status == HX_OK);
-		move(a, f.v, CACHED, NONE);
+		move(a, m->frames[i].v, CACHED, NONE);
 	}
 	hx_frame_unlock(a, irq);
 	for (uint64_t i = n; i < m->count; i++) {
@@ -164,35 +168,31 @@ static void flush(struct hx_frame_allocator *a, struct magazine *m, uint64_t n)
 	set_count(m, m->count - n);
 }
 
-static bool pop(struct hx_frame_allocator *a, uint64_t *frame)
+/* Out of the magazine, which is not empty; under its lock. */
+static inline struct hx_pfn pop(struct hx_frame_allocator *a, struct magazine *m)
 {
-	struct magazine *m = own_magazine(a);
-	unsigned long irq = hx_lock_acquire(&m->lock);
-	if (m->count == 0) {
-		refill(a, m);
-	}
-	bool found = m->count > 0;
-	if (found) {
-		set_count(m, m->count - 1);
-		*frame = m->frames[m->count];
-		move(a, *frame, CACHED, GIVEN);
-		hx_frame_counter_add(&m->allocations, 1);
-	}
-	hx_lock_release(&m->lock, irq);
-	return found;
+	set_count(m, m->count - 1);
+	struct hx_pfn f = m->frames[m->count];
+	move(a, f.v, CACHED, GIVEN);
+	hx_frame_counter_add(&m->allocations, 1);
+	return f;
 }
 
-static void push(struct hx_frame_allocator *a, uint64_t frame)
+/* A caller gives a single frame back: no other free of it succeeds from here on. */
+static inline bool claim(const struct hx_frame_allocator *a, struct hx_pfn f)
 {
-	struct magazine *m = own_magazine(a);
-	unsigned long irq = hx_lock_acquire(&m->lock);
+	return hx_frame_in_span(a, f.v, 1) && move_from(a, f.v, GIVEN, CACHED);
+}
+
+/* What was claimed goes into the magazine, under its lock. */
+static inline void push(struct hx_frame_allocator *a, struct magazine *m, struct hx_pfn f)
+{
 	if (m->count == MAGAZINE_FRAMES) {
 		flush(a, m, BATCH_FRAMES);
 	}
-	m->frames[m->count] = frame;
+	m->frames[m->count] = f;
 	set_count(m, m->count + 1);
 	hx_frame_counter_add(&m->frees, 1);
-	hx_lock_release(&m->lock, irq);
 }
 
 void hx_frames_slab_drain(struct hx_frame_allocator *a)
@@ -250,13 +250,13 @@ bool hx_frames_slab_holes(const struct hx_frame_allocator *a, struct hx_pfn firs
 
 /* What passes through: under a->lock; @drained tells that the magazines are empty. */
 static struct hx_pfn_result pass_allocate(struct hx_frame_allocator *a, uint64_t count,
-					  unsigned order, const struct hx_frame_constraint *c,
-					  bool drained)
+					  unsigned order, unsigned flags,
+					  const struct hx_frame_constraint *c, bool drained)
 {
 	struct hx_frame_allocator *backing = a->backing;
 	unsigned long irq = hx_frame_lock(a);
-	struct hx_pfn_result r = count != 0 ? backing->trait->allocate_run(backing, count, c)
-					    : backing->trait->allocate(backing, order, c);
+	struct hx_pfn_result r = count != 0 ? backing->trait->allocate_run(backing, count, flags, c)
+					    : backing->trait->allocate(backing, order, flags, c);
 	if (r.status == HX_OK) {
 		hx_frame_counter_add(&a->allocations, 1);
 	} else if (r.status == HX_OUT_OF_MEMORY && drained) {
@@ -267,12 +267,13 @@ static struct hx_pfn_result pass_allocate(struct hx_frame_allocator *a, uint64_t
 }
 
 static struct hx_pfn_result pass_or_drain(struct hx_frame_allocator *a, uint64_t count,
-					  unsigned order, const struct hx_frame_constraint *c)
+					  unsigned order, unsigned flags,
+					  const struct hx_frame_constraint *c)
 {
-	struct hx_pfn_result r = pass_allocate(a, count, order, c, false);
+	struct hx_pfn_result r = pass_allocate(a, count, order, flags, c, false);
 	if (r.status == HX_OUT_OF_MEMORY) {
 		hx_frames_slab_drain(a);
-		r = pass_allocate(a, count, order, c, true);
+		r = pass_allocate(a, count, order, flags, c, true);
 	}
 	return r;
 }
@@ -284,25 +285,65 @@ static bool anything_goes(const struct hx_frame_constraint *c)
 }
 
 struct hx_pfn_result hx_frames_slab_allocate(struct hx_frame_allocator *a, unsigned order,
-					     const struct hx_frame_constraint *c)
+					     unsigned flags, const struct hx_frame_constraint *c)
 {
-	uint64_t frame;
 	if (order != 0 || !anything_goes(c)) {
-		return pass_or_drain(a, 0, order, c);
+		return pass_or_drain(a, 0, order, flags, c);
 	}
-	if (pop(a, &frame)) {
-		return hx_frame_found(frame);
+	struct magazine *m = own_magazine(a);
+	unsigned long irq = hx_lock_acquire(&m->lock);
+	if (m->count == 0) {
+		refill(a, m);
 	}
-	return pass_or_drain(a, 0, 0, NULL);
+	struct hx_pfn_result r = m->count > 0 ? (struct hx_pfn_result){HX_OK, pop(a, m)}
+					      : hx_frame_refused(HX_OUT_OF_MEMORY);
+	hx_lock_release(&m->lock, irq);
+	return r.status == HX_OK ? r : pass_or_drain(a, 0, 0, flags, NULL);
 }
 
 struct hx_pfn_result hx_frames_slab_allocate_run(struct hx_frame_allocator *a, uint64_t count,
+						 unsigned flags,
 						 const struct hx_frame_constraint *c)
 {
 	if (count == 0) {
 		return hx_frame_refused(HX_INVALID_SIZE);
 	}
-	return pass_or_drain(a, count, 0, c);
+	return pass_or_drain(a, count, 0, flags, c);
+}
+
+/* Bypass the magazines; @drained tells that they are empty. */
+static uint64_t pass_bulk(struct hx_frame_allocator *a, struct hx_pfn *out, uint64_t count,
+			  unsigned flags, bool drained)
+{
+	unsigned long irq = hx_frame_lock(a);
+	uint64_t n = take_frames(a, out, count, flags, GIVEN);
+	hx_frame_counter_add(&a->allocations, n);
+	if (n < count && drained) {
+		hx_frame_counter_add(&a->failures, 1);
+	}
+	hx_frame_unlock(a, irq);
+	return n;
+}
+
+/* What is in the magazine, which then is not filled again, and the rest from below. */
+uint64_t hx_frames_slab_allocate_bulk(struct hx_frame_allocator *a, struct hx_pfn *out,
+				      uint64_t count, unsigned flags)
+{
+	struct magazine *m = own_magazine(a);
+	uint64_t n = 0;
+	unsigned long irq = hx_lock_acquire(&m->lock);
+	while (n < count && m->count > 0) {
+		out[n++] = pop(a, m);
+	}
+	hx_lock_release(&m->lock, irq);
+	if (n < count) {
+		n += pass_bulk(a, out + n, count - n, flags, false);
+	}
+	if (n < count) {
+		hx_frames_slab_drain(a);
+		n += pass_bulk(a, out + n, count - n, flags, true);
+	}
+	return n;
 }
 
 static hx_status pass_reserve(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
@@ -326,7 +367,7 @@ hx_status hx_frames_slab_reserve(struct hx_frame_allocator *a, struct hx_pfn fir
 	return status;
 }
 
-/* A free that is not simply GIVEN -> CACHED; @p count 0: a block of @p order. */
+/* A free of what was not claimed; @count 0: a block of @order. */
 static hx_status pass_free(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count,
 			   unsigned order)
 {
@@ -352,14 +393,32 @@ static hx_status pass_free(struct hx_frame_allocator *a, struct hx_pfn first, ui
 	return status;
 }
 
-/* A single frame that came out of a magazine. */
-static bool free_given(struct hx_frame_allocator *a, struct hx_pfn first)
+uint64_t hx_frames_slab_free_bulk(struct hx_frame_allocator *a, const struct hx_pfn *frames,
+				  uint64_t count, hx_status *status)
 {
-	bool given = hx_frame_in_span(a, first.v, 1) && move_from(a, first.v, GIVEN, CACHED);
-	if (given) {
-		push(a, first.v);
+	uint64_t n = 0;
+	*status = HX_OK;
+	while (n < count && *status == HX_OK) {
+		if (!claim(a, frames[n])) {
+			*status = pass_free(a, frames[n], 0, 0);
+			n += *status == HX_OK;
+			continue;
+		}
+		struct magazine *m = own_magazine(a);
+		unsigned long irq = hx_lock_acquire(&m->lock);
+		do {
+			push(a, m, frames[n++]);
+		} while (n < count && claim(a, frames[n]));
+		hx_lock_release(&m->lock, irq);
 	}
-	return given;
+	return n;
+}
+
+static hx_status free_one(struct hx_frame_allocator *a, struct hx_pfn first)
+{
+	hx_status status;
+	(void)hx_frames_slab_free_bulk(a, &first, 1, &status);
+	return status;
 }
 
 hx_status hx_frames_slab_free_run(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)
@@ -367,7 +426,7 @@ hx_status hx_frames_slab_free_run(struct hx_frame_allocator *a, struct hx_pfn fi
 	if (count == 0) {
 		return HX_INVALID_SIZE;
 	}
-	return count == 1 && free_given(a, first) ? HX_OK : pass_free(a, first, count, 0);
+	return count == 1 ? free_one(a, first) : pass_free(a, first, count, 0);
 }
 
 hx_status hx_frames_slab_free(struct hx_frame_allocator *a, struct hx_pfn first, unsigned order)
@@ -375,7 +434,37 @@ hx_status hx_frames_slab_free(struct hx_frame_allocator *a, struct hx_pfn first,
 	if (order > HX_ORDER_MAX) {
 		return HX_INVALID_SIZE;
 	}
-	return order == 0 && free_given(a, first) ? HX_OK : pass_free(a, first, 0, order);
+	return order == 0 ? free_one(a, first) : pass_free(a, first, 0, order);
+}
+
+hx_status hx_frames_slab_split(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count,
+			       uint64_t part)
+{
+	if (!hx_frame_split_valid(count, part)) {
+		return HX_INVALID_SIZE;
+	}
+	unsigned long irq = hx_frame_lock(a);
+	hx_status status = HX_FOREIGN_FREE;
+	if (hx_frame_in_span(a, first.v, 1)) {
+		switch (place_of(a, first.v)) {
+		case NONE: /* and so are its parts */
+			status = a->backing->trait->split(a->backing, first, count, part);
+			break;
+		case GIVEN:
+			status = count == 1 ? HX_OK : HX_WRONG_SIZE_FREE;
+			break;
+		case CACHED:
+			status = HX_DOUBLE_FREE;
+			break;
+		}
+	}
+	if (status == HX_OK) {
+		hx_frame_note_split(a, count, part);
+	} else {
+		hx_frame_counter_add(&a->refused_frees, 1);
+	}
+	hx_frame_unlock(a, irq);
+	return status;
 }
 
 struct hx_pfn_result hx_frames_slab_block_frames(struct hx_frame_allocator *a, struct hx_pfn first)
@@ -459,8 +548,8 @@ hx_status hx_frames_slab_validate(const struct hx_frame_allocator *a)
 		}
 		for (uint64_t k = 0; k < m->count; k++) {
 			/* A second sight of a frame finds it GIVEN. */
-			valid = valid && hx_frame_in_span(a, m->frames[k], 1) &&
-				move_from(a, m->frames[k], CACHED, GIVEN);
+			valid = valid && hx_frame_in_span(a, m->frames[k].v, 1) &&
+				move_from(a, m->frames[k].v, CACHED, GIVEN);
 			in_magazines += valid;
 		}
 	}
@@ -468,7 +557,7 @@ hx_status hx_frames_slab_validate(const struct hx_frame_allocator *a)
 	for (uint64_t i = 0; i < HX_CPUS_MAX; i++) {
 		const struct magazine *m = &s->magazines[i];
 		for (uint64_t k = 0; k < m->count && undo > 0; k++, undo--) {
-			move(a, m->frames[k], GIVEN, CACHED);
+			move(a, m->frames[k].v, GIVEN, CACHED);
 		}
 	}
 	return valid && cached == in_magazines ? HX_OK : HX_CORRUPTED;

@@ -21,17 +21,24 @@
 	bool hx_frames_##t##_holes(const struct hx_frame_allocator *a, struct hx_pfn first,        \
 				   uint64_t count);                                                \
 	struct hx_pfn_result hx_frames_##t##_allocate(struct hx_frame_allocator *a,                \
-						      unsigned order,                              \
+						      unsigned order, unsigned flags,              \
 						      const struct hx_frame_constraint *c);        \
 	struct hx_pfn_result hx_frames_##t##_allocate_run(struct hx_frame_allocator *a,            \
-							  uint64_t count,                          \
+							  uint64_t count, unsigned flags,          \
 							  const struct hx_frame_constraint *c);    \
+	uint64_t hx_frames_##t##_allocate_bulk(struct hx_frame_allocator *a, struct hx_pfn *out,   \
+					       uint64_t count, unsigned flags);                    \
 	hx_status hx_frames_##t##_reserve(struct hx_frame_allocator *a, struct hx_pfn first,       \
 					  uint64_t count);                                         \
 	hx_status hx_frames_##t##_free(struct hx_frame_allocator *a, struct hx_pfn first,          \
 				       unsigned order);                                            \
 	hx_status hx_frames_##t##_free_run(struct hx_frame_allocator *a, struct hx_pfn first,      \
 					   uint64_t count);                                        \
+	uint64_t hx_frames_##t##_free_bulk(struct hx_frame_allocator *a,                           \
+					   const struct hx_pfn *frames, uint64_t count,            \
+					   hx_status *status);                                     \
+	hx_status hx_frames_##t##_split(struct hx_frame_allocator *a, struct hx_pfn first,         \
+					uint64_t count, uint64_t part);                            \
 	struct hx_pfn_result hx_frames_##t##_block_frames(struct hx_frame_allocator *a,            \
 							  struct hx_pfn first);                    \
 	void hx_frames_##t##_drain(struct hx_frame_allocator *a);                                  \
@@ -49,9 +56,12 @@
 		.holes = hx_frames_##t##_holes,                                                    \
 		.allocate = hx_frames_##t##_allocate,                                              \
 		.allocate_run = hx_frames_##t##_allocate_run,                                      \
+		.allocate_bulk = hx_frames_##t##_allocate_bulk,                                    \
 		.reserve = hx_frames_##t##_reserve,                                                \
 		.free = hx_frames_##t##_free,                                                      \
 		.free_run = hx_frames_##t##_free_run,                                              \
+		.free_bulk = hx_frames_##t##_free_bulk,                                            \
+		.split = hx_frames_##t##_split,                                                    \
 		.block_frames = hx_frames_##t##_block_frames,                                      \
 		.drain = hx_frames_##t##_drain,                                                    \
 		.free_frames = hx_frames_##t##_free_frames,                                        \
@@ -129,6 +139,12 @@ static inline bool hx_frame_span_valid(uint64_t base, uint64_t span_frames)
 	       base <= HX_FRAMES_END - span_frames;
 }
 
+/* A split that can be: no part is empty, and they are all of it. */
+static inline bool hx_frame_split_valid(uint64_t count, uint64_t part)
+{
+	return count != 0 && part != 0 && count % part == 0;
+}
+
 /*
  * Walk [first, first + count) in words of 64 frames, frame f being bit f % 64:
  * the bits of the word that holds @first, and how many frames they are.
@@ -167,6 +183,12 @@ static inline void hx_frame_note_freed(struct hx_frame_allocator *a, uint64_t co
 {
 	hx_frame_counter_add(&a->free_frames, count);
 	hx_frame_counter_add(&a->frees, 1);
+}
+
+/* One allocation has become count / part. */
+static inline void hx_frame_note_split(struct hx_frame_allocator *a, uint64_t count, uint64_t part)
+{
+	hx_frame_counter_add(&a->allocations, count / part - 1);
 }
 
 /* The lock of an instance that is only read otherwise. */

@@ -87,16 +87,16 @@ hx_status hx_heap_run_take(struct hx_heap_backend *b, uint64_t bytes, uint64_t a
 	    !charge(b, size)) {
 		return HX_OUT_OF_MEMORY;
 	}
+	const unsigned flags = HX_ALLOC_NO_PRESSURE | HX_FRAMES_PINNED;
 	struct hx_pfn_result got;
 	if (r.align_frames != 0) {
 		struct hx_frame_constraint c = {.limit = direct_end(b->frames),
 						.align_frames = r.align_frames};
-		got = hx_frames_allocate_constrained(b->frames, r.order, &c, HX_ALLOC_NO_PRESSURE);
+		got = hx_frames_allocate_constrained(b->frames, r.order, &c, flags);
 	} else if (r.blocks == 1) {
-		got = hx_frames_allocate(b->frames, r.order, HX_ALLOC_NO_PRESSURE);
+		got = hx_frames_allocate(b->frames, r.order, flags);
 	} else {
-		got = hx_frames_allocate_contiguous(b->frames, r.blocks, r.order,
-						    HX_ALLOC_NO_PRESSURE);
+		got = hx_frames_allocate_contiguous(b->frames, r.blocks, r.order, flags);
 	}
 	if (got.status != HX_OK) {
 		discharge(b, size);

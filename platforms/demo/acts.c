@@ -47,8 +47,8 @@ static void play_with(const struct hx_frame_trait *trait, struct hx_pfn first, v
 	if (s == HX_OK) {
 		s = trait->add(&a, first, PLAYGROUND_FRAMES);
 	}
-	struct hx_pfn_result one = trait->allocate(&a, 0, NULL);
-	struct hx_pfn_result run = trait->allocate_run(&a, 5, NULL);
+	struct hx_pfn_result one = trait->allocate(&a, 0, 0, NULL);
+	struct hx_pfn_result run = trait->allocate_run(&a, 5, 0, NULL);
 	/* cppcheck-suppress duplicateAssignExpression ; the same again, on purpose */
 	hx_status freed = trait->free(&a, one.value, 0);
 	hx_status again = trait->free(&a, one.value, 0);

@@ -13,7 +13,7 @@
  * very same way, through the trait's table, and none is nearer to the workload than
  * another. The baselines lack what no workload asks for.
  *
- *      workload -> a->trait->allocate(a, order, NULL)      tree, buddy, ..., textbook, stack
+ *      workload -> a->trait->allocate(a, order, 0, NULL)      tree, buddy, ..., textbook, stack
  */
 #ifndef HX_BENCH_FRAMES_H
 #define HX_BENCH_FRAMES_H
@@ -39,10 +39,6 @@ struct frames_subject {
 	const struct hx_frame_trait *trait, *backing; /* backing: under slab */
 	/* Each CPU has single frames of its own that no other may put: bound, not allocator. */
 	void (*deal)(struct hx_frame_allocator *a, unsigned cpus);
-	/* Single frames; NULL: they are asked for one by one. */
-	uint64_t (*get_bulk)(struct hx_frame_allocator *a, struct hx_pfn *out, uint64_t count);
-	uint64_t (*put_bulk)(struct hx_frame_allocator *a, const struct hx_pfn *frames,
-			     uint64_t count, hx_status *status);
 };
 
 enum { FRAMES_BASELINES = 4 };
@@ -73,7 +69,7 @@ double frames_init_ns(const struct frames_subject *s, uint64_t frames);
 
 static inline struct hx_pfn_result frames_get(struct hx_frame_allocator *a, unsigned order)
 {
-	return a->trait->allocate(a, order, NULL);
+	return a->trait->allocate(a, order, 0, NULL);
 }
 
 _Noreturn void frames_die(const char *subject, const char *what);
@@ -141,8 +137,8 @@ struct frames_worker {
 	uint64_t held_frames;
 	uint32_t *samples[2]; /* latency, in ticks */
 	/* What the last round did; by value (see struct frames_workload). */
-	uint64_t start, start_atomics;
-	double ns[FRAMES_VALUES];
+	uint64_t start, start_elapsed, start_atomics;
+	double ns[FRAMES_VALUES], elapsed_ns; /* of CPU time; of all phases, by the clock */
 	uint64_t operations[FRAMES_VALUES], atomics[FRAMES_VALUES];
 	uint64_t gets, puts;
 	uint64_t refused, refused_2m;
@@ -176,6 +172,7 @@ struct frames_run {
 	struct frames_gate gate;
 	struct frames_worker workers[FRAMES_THREADS_MAX];
 	double value[FRAMES_VALUES], atomics[FRAMES_VALUES];
+	double at_once; /* CPUs that a host core really ran, on average */
 };
 
 enum { FRAMES_NAME = 24 };

@@ -194,8 +194,9 @@ static hx_status textbook_add(struct hx_frame_allocator *a, struct hx_pfn first,
 }
 
 static struct hx_pfn_result textbook_allocate(struct hx_frame_allocator *a, unsigned order,
-					      const struct hx_frame_constraint *c)
+					      unsigned flags, const struct hx_frame_constraint *c)
 {
+	(void)flags;
 	(void)c;
 	struct textbook *t = a->metadata;
 	spin_lock(&t->lock);
@@ -213,8 +214,10 @@ static hx_status textbook_free(struct hx_frame_allocator *a, struct hx_pfn first
 	return HX_OK;
 }
 
-static uint64_t textbook_get_bulk(struct hx_frame_allocator *a, struct hx_pfn *out, uint64_t count)
+static uint64_t textbook_allocate_bulk(struct hx_frame_allocator *a, struct hx_pfn *out,
+				       uint64_t count, unsigned flags)
 {
+	(void)flags;
 	struct textbook *t = a->metadata;
 	uint64_t n = 0;
 	spin_lock(&t->lock);
@@ -229,8 +232,8 @@ static uint64_t textbook_get_bulk(struct hx_frame_allocator *a, struct hx_pfn *o
 	return n;
 }
 
-static uint64_t textbook_put_bulk(struct hx_frame_allocator *a, const struct hx_pfn *frames,
-				  uint64_t count, hx_status *status)
+static uint64_t textbook_free_bulk(struct hx_frame_allocator *a, const struct hx_pfn *frames,
+				   uint64_t count, hx_status *status)
 {
 	struct textbook *t = a->metadata;
 	spin_lock(&t->lock);
@@ -248,7 +251,9 @@ static const struct hx_frame_trait textbook = {
 	.init = textbook_init,
 	.add = textbook_add,
 	.allocate = textbook_allocate,
+	.allocate_bulk = textbook_allocate_bulk,
 	.free = textbook_free,
+	.free_bulk = textbook_free_bulk,
 	.drain = nothing_to_drain,
 	.free_frames = counted_frames,
 };
@@ -349,9 +354,10 @@ static struct hx_pfn_result percpu_block(struct hx_frame_allocator *a, unsigned 
 }
 
 static struct hx_pfn_result percpu_allocate(struct hx_frame_allocator *a, unsigned order,
-					    const struct hx_frame_constraint *c)
+					    unsigned flags, const struct hx_frame_constraint *c)
 {
 	struct hx_pfn_result r;
+	(void)flags;
 	(void)c;
 	if (order == 0) {
 		struct list *l = &((struct percpu *)a->metadata)->lists[hx_hal_cpu_id()];
@@ -494,8 +500,9 @@ static uint32_t bits_take_words(struct bits *b, unsigned order)
 }
 
 static struct hx_pfn_result bits_allocate(struct hx_frame_allocator *a, unsigned order,
-					  const struct hx_frame_constraint *c)
+					  unsigned flags, const struct hx_frame_constraint *c)
 {
+	(void)flags;
 	(void)c;
 	struct bits *b = a->metadata;
 	spin_lock(&b->lock);
@@ -584,8 +591,9 @@ static void stack_deal(struct hx_frame_allocator *a, unsigned cpus)
 }
 
 static struct hx_pfn_result stack_allocate(struct hx_frame_allocator *a, unsigned order,
-					   const struct hx_frame_constraint *c)
+					   unsigned flags, const struct hx_frame_constraint *c)
 {
+	(void)flags;
 	(void)c;
 	struct stack *s = &((struct stacks *)a->metadata)->stacks[hx_hal_cpu_id()];
 	if (order != 0 || s->count == 0) {
@@ -626,10 +634,7 @@ static const struct hx_frame_trait stack = {
 };
 
 const struct frames_subject frames_baselines[FRAMES_BASELINES] = {
-	{.name = "textbook",
-	 .trait = &textbook,
-	 .get_bulk = textbook_get_bulk,
-	 .put_bulk = textbook_put_bulk},
+	{.name = "textbook", .trait = &textbook},
 	{.name = "textbook-percpu", .trait = &textbook_percpu},
 	{.name = "first-fit", .trait = &first_fit},
 	{.name = "stack", .trait = &stack, .deal = stack_deal},

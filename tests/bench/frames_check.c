@@ -15,8 +15,6 @@ enum { FRAMES = 64 << 8, WANTED = 20000 }; /* 64 MiB */
 /* ---- The checker: one at a time ---- */
 
 static struct {
-	const struct frames_subject *subject; /* what is behind */
-	struct frames_subject checked;
 	struct hx_frame_trait trait;
 	bool alone;                    /* one CPU */
 	uint64_t *shadow, *put_before; /* a bit for each frame */
@@ -68,9 +66,9 @@ static void saw_put(struct hx_pfn first, unsigned order)
 }
 
 static struct hx_pfn_result checked_allocate(struct hx_frame_allocator *a, unsigned order,
-					     const struct hx_frame_constraint *c)
+					     unsigned flags, const struct hx_frame_constraint *c)
 {
-	struct hx_pfn_result r = a->backing->trait->allocate(a->backing, order, c);
+	struct hx_pfn_result r = a->backing->trait->allocate(a->backing, order, flags, c);
 	if (r.status == HX_OK) {
 		saw_get(r.value, order);
 	}
@@ -83,22 +81,23 @@ static hx_status checked_free(struct hx_frame_allocator *a, struct hx_pfn first,
 	return a->backing->trait->free(a->backing, first, order);
 }
 
-static uint64_t checked_get_bulk(struct hx_frame_allocator *a, struct hx_pfn *out, uint64_t count)
+static uint64_t checked_allocate_bulk(struct hx_frame_allocator *a, struct hx_pfn *out,
+				      uint64_t count, unsigned flags)
 {
-	uint64_t n = seen.subject->get_bulk(a->backing, out, count);
+	uint64_t n = a->backing->trait->allocate_bulk(a->backing, out, count, flags);
 	for (uint64_t i = 0; i < n; i++) {
 		saw_get(out[i], 0);
 	}
 	return n;
 }
 
-static uint64_t checked_put_bulk(struct hx_frame_allocator *a, const struct hx_pfn *frames,
-				 uint64_t count, hx_status *status)
+static uint64_t checked_free_bulk(struct hx_frame_allocator *a, const struct hx_pfn *frames,
+				  uint64_t count, hx_status *status)
 {
 	for (uint64_t i = 0; i < count; i++) {
 		saw_put(frames[i], 0);
 	}
-	return seen.subject->put_bulk(a->backing, frames, count, status);
+	return a->backing->trait->free_bulk(a->backing, frames, count, status);
 }
 
 static void checked_drain(struct hx_frame_allocator *a)
@@ -129,7 +128,7 @@ static void seen_anew(void)
 
 void frames_check_begin(struct frames_instance *i, unsigned cpus)
 {
-	seen.subject = i->subject;
+	const struct hx_frame_trait *behind = i->front.trait;
 	seen.alone = cpus == 1;
 	seen.shadow = frames_memory(FRAMES / 8);
 	seen.put_before = frames_memory(FRAMES / 8);
@@ -141,14 +140,10 @@ void frames_check_begin(struct frames_instance *i, unsigned cpus)
 		.free = checked_free,
 		.drain = checked_drain,
 		.free_frames = checked_free_frames,
-		.validate = i->front.trait->validate ? checked_validate : NULL,
+		.allocate_bulk = behind->allocate_bulk ? checked_allocate_bulk : NULL,
+		.free_bulk = behind->free_bulk ? checked_free_bulk : NULL,
+		.validate = behind->validate ? checked_validate : NULL,
 	};
-	seen.checked = *i->subject;
-	if (i->subject->get_bulk) {
-		seen.checked.get_bulk = checked_get_bulk;
-		seen.checked.put_bulk = checked_put_bulk;
-	}
-	i->subject = &seen.checked;
 	i->checker = (struct hx_frame_allocator){.trait = &seen.trait,
 						 .base = FRAMES_BASE,
 						 .span_frames = i->frames,
@@ -321,14 +316,14 @@ static struct hx_pfn last, twice; /* got by the call before; held by two */
 
 /* Now and then the single frame that was got just before, again. */
 static struct hx_pfn_result allocate_twice(struct hx_frame_allocator *a, unsigned order,
-					   const struct hx_frame_constraint *c)
+					   unsigned flags, const struct hx_frame_constraint *c)
 {
 	struct hx_pfn_result r = {HX_OK, last};
 	if (++calls % 100 == 0 && order == 0 && last.v != 0 && twice.v == 0) {
 		twice = last;
 		return r;
 	}
-	r = frames_baselines[0].trait->allocate(a, order, c);
+	r = frames_baselines[0].trait->allocate(a, order, flags, c);
 	last = hx_pfn(order == 0 ? r.value.v : 0);
 	return r;
 }

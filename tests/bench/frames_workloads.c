@@ -25,17 +25,26 @@ enum { BATCH = 64, HANDED = 256, SLOTS = 8, PUT = 0x80 };
 
 /* ---- Timing ---- */
 
+static uint64_t monotonic_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
 static uint64_t clock_ns; /* of reading the clock itself */
 
 static void resume(struct frames_worker *w)
 {
 	w->start_atomics = FRAMES_ATOMICS;
+	w->start_elapsed = monotonic_ns();
 	w->start = bench_clock();
 }
 
 static void pause_clock(struct frames_worker *w, unsigned value, uint64_t operations)
 {
 	uint64_t took = bench_clock() - w->start;
+	w->elapsed_ns += (double)(monotonic_ns() - w->start_elapsed);
 	w->ns[value] += (double)(took > clock_ns ? took - clock_ns : 0);
 	w->atomics[value] += FRAMES_ATOMICS - w->start_atomics;
 	w->operations[value] += operations;
@@ -147,8 +156,8 @@ static void bulk_round(struct frames_worker *w)
 static void batch_round(struct frames_worker *w)
 {
 	struct hx_frame_allocator *a = allocator(w);
-	const struct frames_subject *s = w->run->instance.subject;
-	if (s->get_bulk == NULL || s->put_bulk == NULL) {
+	const struct hx_frame_trait *t = a->trait;
+	if (t->allocate_bulk == NULL) {
 		bulk_round(w); /* one by one */
 		return;
 	}
@@ -157,7 +166,7 @@ static void batch_round(struct frames_worker *w)
 		uint64_t count = 0;
 		while (count < w->quota) {
 			uint64_t want = w->quota - count < BATCH ? w->quota - count : BATCH;
-			uint64_t got = s->get_bulk(a, w->held + count, want);
+			uint64_t got = t->allocate_bulk(a, w->held + count, want, 0);
 			count += got;
 			if (got < want) {
 				w->refused++;
@@ -169,8 +178,8 @@ static void batch_round(struct frames_worker *w)
 		for (uint64_t i = 0; i < count; i += BATCH) {
 			hx_status status;
 			uint64_t want = count - i < BATCH ? count - i : BATCH;
-			if (s->put_bulk(a, w->held + i, want, &status) != want) {
-				frames_die(s->name, "refused a free of many");
+			if (t->free_bulk(a, w->held + i, want, &status) != want) {
+				frames_die(t->name, "refused a free of many");
 			}
 		}
 		end(w, 1, count);
@@ -270,21 +279,12 @@ static inline uint64_t ticks(void)
 	__asm__ volatile("lfence; rdtsc; lfence" : "=a"(low), "=d"(high) : : "memory");
 	return (uint64_t)high << 32 | low;
 #else
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+	return monotonic_ns();
 #endif
 }
 
 static uint64_t tick_cost; /* of reading them */
 static double ns_per_tick;
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
-}
 
 static void calibrate(void)
 {
@@ -534,7 +534,7 @@ const struct frames_workload frames_workloads[] = {
 	 .prepare = hold_nothing,
 	 .round = bulk_round},
 	{.name = "batch0",
-	 .title = "the same in calls for 64 frames, per frame; the stack one by one",
+	 .title = "the same in calls for 64 frames, per frame (without such calls: one by one)",
 	 .values = {"get", "put"},
 	 .singles = true,
 	 .threads_min = 1,
@@ -661,12 +661,20 @@ void frames_run_round(struct frames_run *r)
 			w->ns[v] = 0;
 			w->operations[v] = w->atomics[v] = 0;
 		}
+		w->elapsed_ns = 0;
 		w->gets = w->puts = 0;
 	}
 	frames_on_cpus(r->threads, round_on_cpu, r);
 	if (r->workload->evaluate) {
 		r->workload->evaluate(r);
 		return;
+	}
+	r->at_once = 0;
+	for (unsigned cpu = 0; cpu < r->threads; cpu++) {
+		const struct frames_worker *w = &r->workers[cpu];
+		for (unsigned v = 0; v < FRAMES_VALUES && w->elapsed_ns > 0; v++) {
+			r->at_once += w->ns[v] / w->elapsed_ns;
+		}
 	}
 	for (unsigned v = 0; v < FRAMES_VALUES && r->workload->values[v]; v++) {
 		double ns = 0, atomics = 0, operations = 0;

@@ -42,18 +42,29 @@ static struct hx_pfn_result noted(struct hx_pfn_result r)
 
 static const struct hx_pfn_result nothing = {.status = HX_OUT_OF_MEMORY};
 
-static struct hx_pfn_result allocate(struct hx_frame_allocator *a, unsigned order,
+static struct hx_pfn_result allocate(struct hx_frame_allocator *a, unsigned order, unsigned flags,
 				     const struct hx_frame_constraint *c)
 {
 	unsigned zone = zone_index(a);
-	return noted(refuses(zone) ? nothing : inject.original[zone]->allocate(a, order, c));
+	return noted(refuses(zone) ? nothing : inject.original[zone]->allocate(a, order, flags, c));
 }
 
 static struct hx_pfn_result allocate_run(struct hx_frame_allocator *a, uint64_t count,
-					 const struct hx_frame_constraint *c)
+					 unsigned flags, const struct hx_frame_constraint *c)
 {
 	unsigned zone = zone_index(a);
-	return noted(refuses(zone) ? nothing : inject.original[zone]->allocate_run(a, count, c));
+	return noted(refuses(zone) ? nothing
+				   : inject.original[zone]->allocate_run(a, count, flags, c));
+}
+
+/* One request, however many frames it is for. */
+static uint64_t allocate_bulk(struct hx_frame_allocator *a, struct hx_pfn *out, uint64_t count,
+			      unsigned flags)
+{
+	unsigned zone = zone_index(a);
+	uint64_t n = refuses(zone) ? 0 : inject.original[zone]->allocate_bulk(a, out, count, flags);
+	inject.last_refused = n < count;
+	return n;
 }
 
 void hx_inject_begin(struct hx_frames *f, uint64_t fail_at, bool forever)
@@ -69,6 +80,7 @@ void hx_inject_begin(struct hx_frames *f, uint64_t fail_at, bool forever)
 		inject.wrapped[i] = *inject.original[i];
 		inject.wrapped[i].allocate = allocate;
 		inject.wrapped[i].allocate_run = allocate_run;
+		inject.wrapped[i].allocate_bulk = allocate_bulk;
 		f->zones[i].front->trait = &inject.wrapped[i];
 	}
 }

@@ -13,8 +13,8 @@
  *             nothing has changed: compare
  *     }
  *
- * Between begin and end every zone's trait is a copy whose allocate and
- * allocate_run count, and fail when told to. A request that falls back from zone
+ * Between begin and end every zone's trait is a copy whose allocate, allocate_run
+ * and allocate_bulk count, and fail when told to. A request that falls back from zone
  * to zone counts once and fails in all of them; a retry after a pressure event
  * counts as a request of its own. One thread allocates, or the count means little.
  */

@@ -55,8 +55,10 @@ static inline hx_status world_add(struct hx_frame_allocator *a, struct hx_pfn fi
 }
 
 static inline struct hx_pfn_result world_allocate(struct hx_frame_allocator *a, unsigned order,
+						  unsigned flags,
 						  const struct hx_frame_constraint *c)
 {
+	(void)flags;
 	(void)c;
 	struct hx_pfn_result r = {HX_OUT_OF_MEMORY, {0}};
 	uint8_t *state = a->metadata;

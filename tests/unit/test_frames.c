@@ -263,6 +263,13 @@ static bool begin(const struct subject *s, uint64_t base, uint64_t span, struct 
 	return true;
 }
 
+/* Lifetimes take turns: what a request gets may depend on them, whether it does not. */
+static unsigned lifetime(void)
+{
+	static unsigned requests;
+	return requests++ % 2 != 0 ? HX_FRAMES_PINNED : 0;
+}
+
 /* A block of 2^order frames (@count 0), or a run; the answer against the model. */
 static struct hx_pfn_result request(unsigned order, uint64_t count,
 				    const struct hx_frame_constraint *c)
@@ -270,8 +277,9 @@ static struct hx_pfn_result request(unsigned order, uint64_t count,
 	uint64_t frames = count ? count : UINT64_C(1) << order;
 	uint64_t natural = count ? 1 : frames, lowest = 0;
 	bool possible = model_search(frames, natural, c, &lowest);
-	struct hx_pfn_result r = count ? trait()->allocate_run(&allocator, count, c)
-				       : trait()->allocate(&allocator, order, c);
+	unsigned flags = lifetime();
+	struct hx_pfn_result r = count ? trait()->allocate_run(&allocator, count, flags, c)
+				       : trait()->allocate(&allocator, order, flags, c);
 	HX_CHECK_STATUS(r.status, possible ? HX_OK : HX_OUT_OF_MEMORY);
 	if (r.status == HX_OK) {
 		bool right = all_are(r.value.v, frames, FREE) &&
@@ -625,18 +633,18 @@ static void nonsense_is_refused(const struct subject *s)
 	struct hx_frame_constraint crossed = {.lowest = hx_pfn(100), .limit = hx_pfn(90)};
 	struct hx_frame_constraint beyond = {.lowest = hx_pfn(UINT64_MAX)};
 	struct hx_frame_constraint vast = {.align_frames = UINT64_C(1) << 63};
-	HX_CHECK_STATUS(t->allocate(a, HX_ORDER_MAX + 1, NULL).status, HX_INVALID_SIZE);
-	HX_CHECK_STATUS(t->allocate(a, UINT32_MAX, NULL).status, HX_INVALID_SIZE);
-	HX_CHECK_STATUS(t->allocate_run(a, 0, NULL).status, HX_INVALID_SIZE);
-	HX_CHECK_STATUS(t->allocate_run(a, UINT64_MAX, NULL).status, HX_OUT_OF_MEMORY);
-	HX_CHECK_STATUS(t->allocate(a, 0, &align3).status, HX_INVALID_ARGUMENT);
-	HX_CHECK_STATUS(t->allocate(a, 0, &boundary6).status, HX_INVALID_ARGUMENT);
-	HX_CHECK_STATUS(t->allocate(a, 3, &narrow).status, HX_INVALID_ARGUMENT);
-	HX_CHECK_STATUS(t->allocate_run(a, 5, &narrow).status, HX_INVALID_ARGUMENT);
-	HX_CHECK_STATUS(t->allocate(a, 0, &crossed).status, HX_OUT_OF_MEMORY);
-	HX_CHECK_STATUS(t->allocate(a, 0, &beyond).status, HX_OUT_OF_MEMORY);
-	HX_CHECK_STATUS(t->allocate_run(a, 2, &beyond).status, HX_OUT_OF_MEMORY);
-	HX_CHECK_STATUS(t->allocate(a, 0, &vast).status, HX_OUT_OF_MEMORY);
+	HX_CHECK_STATUS(t->allocate(a, HX_ORDER_MAX + 1, 0, NULL).status, HX_INVALID_SIZE);
+	HX_CHECK_STATUS(t->allocate(a, UINT32_MAX, 0, NULL).status, HX_INVALID_SIZE);
+	HX_CHECK_STATUS(t->allocate_run(a, 0, 0, NULL).status, HX_INVALID_SIZE);
+	HX_CHECK_STATUS(t->allocate_run(a, UINT64_MAX, 0, NULL).status, HX_OUT_OF_MEMORY);
+	HX_CHECK_STATUS(t->allocate(a, 0, 0, &align3).status, HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(t->allocate(a, 0, 0, &boundary6).status, HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(t->allocate(a, 3, 0, &narrow).status, HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(t->allocate_run(a, 5, 0, &narrow).status, HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(t->allocate(a, 0, 0, &crossed).status, HX_OUT_OF_MEMORY);
+	HX_CHECK_STATUS(t->allocate(a, 0, 0, &beyond).status, HX_OUT_OF_MEMORY);
+	HX_CHECK_STATUS(t->allocate_run(a, 2, 0, &beyond).status, HX_OUT_OF_MEMORY);
+	HX_CHECK_STATUS(t->allocate(a, 0, 0, &vast).status, HX_OUT_OF_MEMORY);
 	HX_CHECK_STATUS(t->free_run(a, hx_pfn(64), 0), HX_INVALID_SIZE);
 	HX_CHECK_EQUAL(allocator.failures, 5);
 	check_all();
@@ -676,13 +684,13 @@ static void blocks_of_1g(const struct subject *s)
 	struct hx_frame_stats stats;
 	t->stats(a, &stats);
 	HX_CHECK_EQUAL(stats.free_blocks[HX_ORDER_1G], 2);
-	struct hx_pfn_result one = t->allocate(a, HX_ORDER_1G, NULL);
-	struct hx_pfn_result two = t->allocate(a, HX_ORDER_1G, NULL);
+	struct hx_pfn_result one = t->allocate(a, HX_ORDER_1G, 0, NULL);
+	struct hx_pfn_result two = t->allocate(a, HX_ORDER_1G, 0, NULL);
 	HX_CHECK_STATUS(one.status, HX_OK);
 	HX_CHECK_STATUS(two.status, HX_OK);
 	HX_CHECK(hx_is_aligned(one.value.v, gib) && hx_is_aligned(two.value.v, gib));
 	HX_CHECK(one.value.v != two.value.v);
-	HX_CHECK_STATUS(t->allocate(a, HX_ORDER_1G, NULL).status, HX_OUT_OF_MEMORY);
+	HX_CHECK_STATUS(t->allocate(a, HX_ORDER_1G, 0, NULL).status, HX_OUT_OF_MEMORY);
 	HX_CHECK_EQUAL(t->free_frames(a), LARGE_SPAN - 2 * gib);
 	if (!s->frees) {
 		HX_CHECK_STATUS(t->validate(a), HX_OK);
@@ -694,7 +702,7 @@ static void blocks_of_1g(const struct subject *s)
 	HX_CHECK_STATUS(t->free(a, one.value, HX_ORDER_1G), HX_OK);
 	HX_CHECK_STATUS(t->free(a, one.value, HX_ORDER_1G), HX_DOUBLE_FREE);
 	HX_CHECK_STATUS(t->free_run(a, two.value, gib), HX_OK);
-	struct hx_pfn_result all = t->allocate_run(a, LARGE_SPAN, NULL);
+	struct hx_pfn_result all = t->allocate_run(a, LARGE_SPAN, 0, NULL);
 	HX_CHECK_STATUS(all.status, HX_OK);
 	HX_CHECK_EQUAL(all.value.v, base);
 	HX_CHECK_EQUAL(t->free_frames(a), 0);

@@ -45,21 +45,21 @@ static bool fails_now(void)
 }
 
 static struct hx_pfn_result pool_allocate(struct hx_frame_allocator *a, unsigned order,
-					  const struct hx_frame_constraint *c)
+					  unsigned flags, const struct hx_frame_constraint *c)
 {
 	if (fails_now()) {
 		return (struct hx_pfn_result){HX_OUT_OF_MEMORY, {0}};
 	}
-	return real_trait->allocate(a, order, c);
+	return real_trait->allocate(a, order, flags, c);
 }
 
 static struct hx_pfn_result pool_allocate_run(struct hx_frame_allocator *a, uint64_t count,
-					      const struct hx_frame_constraint *c)
+					      unsigned flags, const struct hx_frame_constraint *c)
 {
 	if (fails_now()) {
 		return (struct hx_pfn_result){HX_OUT_OF_MEMORY, {0}};
 	}
-	return real_trait->allocate_run(a, count, c);
+	return real_trait->allocate_run(a, count, flags, c);
 }
 
 static void fail_frames(uint64_t from, uint64_t count)

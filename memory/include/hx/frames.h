@@ -37,8 +37,8 @@ enum hx_zone_kind {
 
 /* All zero means: anything. */
 struct hx_frame_constraint {
-	struct hx_pfn lowest;    /* first frame allowed */
-	struct hx_pfn limit;     /* first frame not allowed; 0: none */
+	struct hx_pfn lowest; /* first frame allowed */
+	struct hx_pfn limit;  /* first frame not allowed; 0: none */
 	/* Of the physical frame number; a power of two. 0: a block's own size, 1 for runs. */
 	uint64_t align_frames;
 	uint64_t boundary_frames; /* the block crosses no multiple of it; power of two; 0: none */
@@ -48,16 +48,23 @@ struct hx_frame_stats {
 	uint64_t total_frames;  /* managed: handed out plus free, holes excluded */
 	uint64_t free_frames;   /* caches included */
 	uint64_t cached_frames; /* of the free ones, in per-CPU magazines */
+	/* Every frame of a bulk and every part of a split is one: less frees, those alive. */
 	uint64_t allocations;
 	uint64_t frees;
 	uint64_t failures;      /* requests that a zone refused for want of memory */
-	uint64_t refused_frees; /* double, foreign, wrong-order */
+	uint64_t refused_frees; /* double, foreign, wrong-order; of splits as well */
 	/* Maximal free aligned blocks by order; cached frames count as single ones. */
 	uint64_t free_blocks[HX_ORDER_MAX + 1];
 	uint64_t metadata_bytes;
 };
 
 struct hx_frame_allocator;
+
+/*
+ * How long a block will stay, a hint that keeps the long-lived ones together: page
+ * tables, kernel objects and DMA are pinned, all else can be moved or comes back soon.
+ */
+#define HX_FRAMES_PINNED (1u << 8)
 
 /*
  * The trait. Spans are relative to nothing: frames are absolute numbers. After
@@ -74,6 +81,9 @@ struct hx_frame_allocator;
  * INVALID_SIZE for an order above HX_ORDER_MAX and for no frames;
  * INVALID_ARGUMENT for a constraint whose alignment or boundary is no power of
  * two or whose boundary is smaller than the block; OUT_OF_MEMORY otherwise.
+ *
+ * flags: HX_FRAMES_PINNED or 0; an allocator may ignore it. Other bits mean nothing
+ * to it: the front has looked at them.
  */
 struct hx_frame_trait {
 	const char *name;
@@ -91,10 +101,16 @@ struct hx_frame_trait {
 
 	/** A naturally aligned block of 2^order frames; @p c may be NULL. */
 	struct hx_pfn_result (*allocate)(struct hx_frame_allocator *a, unsigned order,
-					 const struct hx_frame_constraint *c);
+					 unsigned flags, const struct hx_frame_constraint *c);
 	/** @p count contiguous frames, any length; @p c may be NULL. */
 	struct hx_pfn_result (*allocate_run)(struct hx_frame_allocator *a, uint64_t count,
-					     const struct hx_frame_constraint *c);
+					     unsigned flags, const struct hx_frame_constraint *c);
+	/**
+	 * Up to @p count single frames, each an allocation of its own, at the price of one
+	 * lock. @return how many are in @p out; fewer than count: no frame is free
+	 */
+	uint64_t (*allocate_bulk)(struct hx_frame_allocator *a, struct hx_pfn *out, uint64_t count,
+				  unsigned flags);
 	/** Exactly these frames, as one allocation; ALREADY_MAPPED unless all are free. */
 	hx_status (*reserve)(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count);
 
@@ -102,6 +118,19 @@ struct hx_frame_trait {
 	hx_status (*free)(struct hx_frame_allocator *a, struct hx_pfn first, unsigned order);
 	/** Free an allocation of @p count frames, whole. */
 	hx_status (*free_run)(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count);
+	/**
+	 * Free allocations of one frame in this order, at the price of one lock, up to the
+	 * first that is refused. @return how many were freed; *status: HX_OK or the refusal
+	 */
+	uint64_t (*free_bulk)(struct hx_frame_allocator *a, const struct hx_pfn *frames,
+			      uint64_t count, hx_status *status);
+	/**
+	 * The allocation of @p count frames at @p first becomes count / part allocations of
+	 * @p part frames, which are freed one by one. INVALID_SIZE when part is 0 or does not
+	 * divide count, or count is 0; else what a free of it would say.
+	 */
+	hx_status (*split)(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count,
+			   uint64_t part);
 	/** Frames of the block or run that starts at @p first; FOREIGN_FREE if none does,
 	 *  DOUBLE_FREE if it is free. */
 	struct hx_pfn_result (*block_frames)(struct hx_frame_allocator *a, struct hx_pfn first);
@@ -146,9 +175,9 @@ enum { HX_ZONES_MAX = 16 };
 struct hx_zone {
 	enum hx_zone_kind kind;
 	uint32_t node;
-	struct hx_frame_allocator *front;     /* what requests go to */
-	struct hx_frame_allocator allocator;  /* physical = ... */
-	struct hx_frame_allocator backing;    /* under slab */
+	struct hx_frame_allocator *front;    /* what requests go to */
+	struct hx_frame_allocator allocator; /* physical = ... */
+	struct hx_frame_allocator backing;   /* under slab */
 };
 
 #define HX_ALLOC_NO_PRESSURE (1u << 0) /* fail at once, raise no event */
@@ -167,8 +196,8 @@ struct hx_frames {
 struct hx_frames_config {
 	const struct hx_frame_trait *physical;
 	const struct hx_frame_trait *backing; /* under slab: one that frees; else ignored */
-	struct hx_pa direct_limit; /* RAM at and above it is HIGH; 0: none is */
-	struct hx_pa metadata_limit; /* metadata lies below it (the boot window) */
+	struct hx_pa direct_limit;            /* RAM at and above it is HIGH; 0: none is */
+	struct hx_pa metadata_limit;          /* metadata lies below it (the boot window) */
 	/**
 	 * RAM at and above it stays out until hx_frames_donate() gives it: what is
 	 * not mapped yet must not be handed out. 0: all of RAM is free at once.
@@ -216,6 +245,7 @@ HX_NODISCARD hx_status hx_frames_donate(struct hx_frames *f, struct hx_pfn first
  * Requests say INVALID_ARGUMENT for a NULL front, an unknown flag or a constraint
  * that is none; INVALID_SIZE for an order above HX_ORDER_MAX; OUT_OF_MEMORY. They
  * take the locks of zones in turn, never two at once, and raise pressure under none.
+ * flags: HX_ALLOC_NO_PRESSURE, HX_FRAMES_PINNED.
  */
 
 /** 2^order frames from NORMAL, falling back to DMA32, then DMA. */
@@ -242,6 +272,13 @@ hx_frames_allocate_constrained(struct hx_frames *f, unsigned order,
 HX_NODISCARD struct hx_pfn_result hx_frames_allocate_contiguous(struct hx_frames *f, uint64_t count,
 								unsigned order, unsigned flags);
 /**
+ * Up to @p count single frames into @p out, from NORMAL, DMA32, then DMA; pressure is
+ * raised once when these have too few. They are freed one by one or in bulk.
+ * @return how many; 0 as well for a request that is none (NULL, an unknown flag)
+ */
+HX_NODISCARD uint64_t hx_frames_allocate_bulk(struct hx_frames *f, struct hx_pfn *out,
+					      uint64_t count, unsigned flags);
+/**
  * Exactly these frames, as one allocation.
  * @return ALREADY_MAPPED unless all are free; INVALID_ADDRESS unless they lie in
  *         one zone; INVALID_SIZE
@@ -254,6 +291,22 @@ HX_NODISCARD hx_status hx_frames_free(struct hx_frames *f, struct hx_pfn first, 
 HX_NODISCARD hx_status hx_frames_free_run(struct hx_frames *f, struct hx_pfn first, uint64_t count);
 /** Free the block or run that starts at @p first, whatever its size. */
 HX_NODISCARD hx_status hx_frames_deallocate(struct hx_frames *f, struct hx_pfn first);
+/**
+ * Free blocks of one frame, of any zones, in this order and up to the first that is
+ * refused. @return how many; *status: HX_OK, or why frames[returned] was refused;
+ * INVALID_ARGUMENT for no array
+ */
+HX_NODISCARD uint64_t hx_frames_free_bulk(struct hx_frames *f, const struct hx_pfn *frames,
+					  uint64_t count, hx_status *status);
+/**
+ * Make the block or run of exactly @p count frames at @p first count / part ones of
+ * @p part frames each, which are freed one by one, in any order.
+ * @return INVALID_SIZE when part is 0 or does not divide count, or count is 0;
+ *         DOUBLE_FREE, FOREIGN_FREE, WRONG_SIZE_FREE as a free of it would say;
+ *         NOT_SUPPORTED by an allocator that never frees
+ */
+HX_NODISCARD hx_status hx_frames_split(struct hx_frames *f, struct hx_pfn first, uint64_t count,
+				       uint64_t part);
 
 /** Zone whose span holds @p frame, NULL if none. O(zones). */
 struct hx_zone *hx_frames_zone_of(struct hx_frames *f, struct hx_pfn frame);

@@ -20,7 +20,7 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static double median(const double *values, unsigned n)
+double bench_median(const double *values, unsigned n)
 {
 	double sorted[BENCH_ROUNDS_MAX] = {0};
 	for (unsigned i = 0; i < n; i++) {
@@ -54,7 +54,7 @@ void bench_measure(struct bench *b, unsigned n, unsigned rounds)
 		}
 	}
 	for (unsigned i = 0; i < n; i++) {
-		b[i].ns = median(b[i].rounds, rounds_run);
+		b[i].ns = bench_median(b[i].rounds, rounds_run);
 	}
 }
 
@@ -82,8 +82,8 @@ static void print_lines(void)
 	fclose(lines);
 }
 
-void bench_figure(const char *suite, const char *workload, const char *subject, const char *metric,
-		  double value, const char *unit)
+void bench_line(const char *suite, const char *workload, const char *subject, const char *metric,
+		double value, const char *unit)
 {
 	if (!lines) {
 		lines = tmpfile();
@@ -93,10 +93,16 @@ void bench_figure(const char *suite, const char *workload, const char *subject, 
 		}
 		atexit(print_lines);
 	}
-	printf("  %-24s %-24s %-18s %10.3f %s\n", workload, subject, metric, value, unit);
-	fflush(stdout);
 	fprintf(lines, "bench %s %s %s %s %.4g %s\n", suite, workload, subject, metric, value,
 		unit);
+}
+
+void bench_figure(const char *suite, const char *workload, const char *subject, const char *metric,
+		  double value, const char *unit)
+{
+	printf("  %-24s %-24s %-18s %10.3f %s\n", workload, subject, metric, value, unit);
+	fflush(stdout);
+	bench_line(suite, workload, subject, metric, value, unit);
 }
 
 void bench_report(const char *suite, const struct bench *b, const struct bench *baseline,
@@ -110,7 +116,7 @@ void bench_report(const char *suite, const struct bench *b, const struct bench *
 			ratios[r] = b->rounds[r] / baseline->rounds[r];
 		}
 		snprintf(metric, sizeof metric, "ratio-to-%s", name);
-		bench_figure(suite, b->workload, b->subject, metric, median(ratios, rounds_run),
-			     "x");
+		bench_figure(suite, b->workload, b->subject, metric,
+			     bench_median(ratios, rounds_run), "x");
 	}
 }

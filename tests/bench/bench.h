@@ -51,6 +51,13 @@ void bench_report(const char *suite, const struct bench *b, const struct bench *
 void bench_figure(const char *suite, const char *workload, const char *subject, const char *metric,
 		  double value, const char *unit);
 
+/** The same without the line for people, who are shown it in another form. */
+void bench_line(const char *suite, const char *workload, const char *subject, const char *metric,
+		double value, const char *unit);
+
+/** Of @p n values, at most BENCH_ROUNDS_MAX. */
+double bench_median(const double *values, unsigned n);
+
 /** A heading for people. */
 void bench_title(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -1,430 +1,616 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * Frame allocators against a textbook buddy allocator, all over one zone of
- * 1 GiB that is half in use.
- *
- * The textbook: one doubly linked list of free blocks for each order, the nodes in
- * an array beside the memory with the order of each block, push and pop at the
- * head. It checks nothing. It holds the same lock as ours, because an allocator
- * that a kernel can use has one; "textbook-unlocked" is the same code without.
- *
- * Half in use: every frame was allocated and a random half freed again, so that
- * the free half is in pieces; held frames are in random order. "scattered" begins
- * every round there, "pair-2m" where a random half of the 2 MiB blocks is held.
+ * Frame allocators under the workloads of frames_workloads.c and frames_shape.c, over one
+ * span that is all free at first, beside the baselines of frames_baselines.c in the same run.
+ * All subjects of a workload run in turn within each round. What counts is the median of the
+ * rounds, of ratios the median of the rounds' ratios; times are CPU time of the threads, per
+ * frame or block. Figures of the judged subject are held against its targets at the end.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <hx/frames.h>
-
-#include "bench.h"
+#include "frames.h"
 
 enum {
-	GIB = 1,
-	FRAMES = GIB << 18,
-	ORDERS = 11, /* of the textbook and of churn: up to 4 MiB */
-	PAIRS = 200000,
-	INITS_GIB = 1024,
+	ROUNDS = 7,
+	SUBJECTS_MAX = 16,
+	WANTED = 200000, /* operations of a round, or all of the span once */
+	STRESS = 400000,
+	GIB_FRAMES = 1 << 18,
+	TIB_GIB = 1024,
+	INIT_METADATA_MAX = 256 << 20, /* of a TiB: more takes too long to touch */
 };
 
-#define BASE (UINT64_C(4) << 18) /* physical 4 GiB */
+/* The code generation is part of the suite's name. */
+#if defined(__x86_64__) && defined(__AVX2__) && defined(__BMI2__)
+#define GENERATION "x86-64-v3"
+enum { OLD_GENERATION = 0 };
+#elif defined(__x86_64__)
+#define GENERATION "x86-64"
+enum { OLD_GENERATION = 1 };
+#else
+#define GENERATION "host"
+enum { OLD_GENERATION = 0 };
+#endif
+#define SUITE "frames-" GENERATION
 
-/* ---- The textbook ---- */
+static struct {
+	const char *workloads, *subjects, *gib, *threads; /* NULL: as planned */
+	const char *judged;
+	unsigned rounds;
+} options = {.judged = "tree", .rounds = ROUNDS};
 
-static struct node {
-	uint32_t next, prev; /* NIL at the ends */
-	uint8_t order;
-	uint8_t free;
-} nodes[FRAMES];
-
-enum { NIL = UINT32_MAX };
-
-static uint32_t heads[ORDERS];
-static struct hx_lock textbook_lock;
-
-static void push(uint32_t i, unsigned order)
+static bool listed(const char *list, const char *word)
 {
-	nodes[i] = (struct node){
-		.next = heads[order], .prev = NIL, .order = (uint8_t)order, .free = 1};
-	if (heads[order] != NIL) {
-		nodes[heads[order]].prev = i;
+	size_t n = strlen(word);
+	for (const char *p = list; p != NULL; p = strchr(p, ',')) {
+		p += *p == ',';
+		if (strncmp(p, word, n) == 0 && (p[n] == ',' || p[n] == 0)) {
+			return true;
+		}
 	}
-	heads[order] = i;
+	return false;
 }
 
-static void unlink_node(uint32_t i)
+static bool number_listed(const char *list, unsigned n)
 {
-	struct node *n = &nodes[i];
-	if (n->prev != NIL) {
-		nodes[n->prev].next = n->next;
+	char word[16];
+	snprintf(word, sizeof word, "%u", n);
+	return listed(list, word);
+}
+
+/* ---- Figures ---- */
+
+struct figure {
+	char workload[FRAMES_NAME];
+	unsigned gib, threads;
+	const char *subject;
+	char value[FRAMES_NAME];
+	unsigned rounds;
+	double round[BENCH_ROUNDS_MAX];
+};
+
+static struct figure *figures;
+static unsigned figure_count;
+
+static struct figure *find(const char *workload, unsigned gib, unsigned threads,
+			   const char *subject, const char *value)
+{
+	for (unsigned i = 0; i < figure_count; i++) {
+		struct figure *f = &figures[i];
+		if (f->gib == gib && f->threads == threads && hx_streq(f->workload, workload) &&
+		    hx_streq(f->subject, subject) && hx_streq(f->value, value)) {
+			return f;
+		}
+	}
+	return NULL;
+}
+
+static void record(const char *workload, unsigned gib, unsigned threads, const char *subject,
+		   const char *value, double measured)
+{
+	struct figure *f = find(workload, gib, threads, subject, value);
+	if (f == NULL) {
+		figures = realloc(figures, (figure_count + 1) * sizeof *figures);
+		if (figures == NULL) {
+			frames_die("figures", "the host has no memory left");
+		}
+		f = &figures[figure_count++];
+		*f = (struct figure){.gib = gib, .threads = threads, .subject = subject};
+		snprintf(f->workload, sizeof f->workload, "%s", workload);
+		snprintf(f->value, sizeof f->value, "%s", value);
+	}
+	if (f->rounds < BENCH_ROUNDS_MAX) {
+		f->round[f->rounds++] = measured;
+	}
+}
+
+static double median_of(const struct figure *f)
+{
+	return bench_median(f->round, f->rounds);
+}
+
+static double ratio_of(const struct figure *f, const struct figure *baseline)
+{
+	double ratios[BENCH_ROUNDS_MAX];
+	unsigned n = f->rounds < baseline->rounds ? f->rounds : baseline->rounds;
+	for (unsigned r = 0; r < n; r++) {
+		ratios[r] = baseline->round[r] > 0 ? f->round[r] / baseline->round[r] : 0;
+	}
+	return bench_median(ratios, n);
+}
+
+/* The figure as a line for programs, with its ratio to each baseline. */
+static void write_lines(const struct figure *f, const char *unit, bool ratios)
+{
+	char workload[64], metric[64];
+	snprintf(workload, sizeof workload, "%s-%ug-%ut", f->workload, f->gib, f->threads);
+	bench_line(SUITE, workload, f->subject, f->value, median_of(f), unit);
+	for (unsigned i = 0; ratios && i < FRAMES_BASELINES; i++) {
+		const char *name = frames_baselines[i].name;
+		const struct figure *b = find(f->workload, f->gib, f->threads, name, f->value);
+		if (b != NULL && b != f) {
+			snprintf(metric, sizeof metric, "%s-ratio-to-%s", f->value, name);
+			bench_line(SUITE, workload, f->subject, metric, ratio_of(f, b), "x");
+		}
+	}
+}
+
+/* ---- Timed workloads ---- */
+
+struct cell {
+	const struct frames_workload *workload;
+	char name[FRAMES_NAME];
+	unsigned order, gib, threads;
+	unsigned count;
+	const struct frames_subject *subjects[SUBJECTS_MAX];
+	struct frames_run *runs[SUBJECTS_MAX];
+};
+
+static void print_ratio(const struct cell *c, const struct figure *f, const char *baseline)
+{
+	const struct figure *b = find(c->name, c->gib, c->threads, baseline, f->value);
+	if (b != NULL) {
+		printf(" %9.2f", ratio_of(f, b));
 	} else {
-		heads[n->order] = n->next;
+		printf(" %9s", "-");
 	}
-	if (n->next != NIL) {
-		nodes[n->next].prev = n->prev;
-	}
-	n->free = 0;
 }
 
-static uint32_t textbook_get(unsigned order)
+static void print_cell(const struct cell *c)
 {
-	unsigned k = order;
-	while (k < ORDERS && heads[k] == NIL) {
-		k++;
+	const char *const *values = c->workload->values;
+	bool ratios = c->workload->evaluate == NULL;
+	bench_title("%s, %u GiB, %u thread%s: %s; ns", c->name, c->gib, c->threads,
+		    c->threads > 1 ? "s" : "", c->workload->title);
+	printf("  %-18s", "");
+	for (unsigned v = 0; v < FRAMES_VALUES && values[v]; v++) {
+		printf(" %9s", values[v]);
+		printf(ratios ? " %9s %9s" : "", "/textbook", "/stack");
 	}
-	if (k == ORDERS) {
-		return NIL;
-	}
-	uint32_t i = heads[k];
-	unlink_node(i);
-	while (k > order) {
-		k--;
-		push(i + (1u << k), k);
-	}
-	nodes[i].order = (uint8_t)order;
-	return i;
-}
-
-static void textbook_put(uint32_t i, unsigned order)
-{
-	while (order < ORDERS - 1) {
-		uint32_t buddy = i ^ (1u << order);
-		if (!nodes[buddy].free || nodes[buddy].order != order) {
-			break;
+	printf("\n");
+	for (unsigned i = 0; i < c->count; i++) {
+		const char *subject = c->subjects[i]->name;
+		printf("  %-18s", subject);
+		for (unsigned v = 0; v < FRAMES_VALUES && values[v]; v++) {
+			const struct figure *f =
+				find(c->name, c->gib, c->threads, subject, values[v]);
+			printf(" %9.1f", median_of(f));
+			if (ratios) {
+				print_ratio(c, f, "textbook");
+				print_ratio(c, f, "stack");
+			}
+			write_lines(f, "ns", ratios);
 		}
-		unlink_node(buddy);
-		i &= ~(1u << order);
-		order++;
+		const struct figure *refused =
+			find(c->name, c->gib, c->threads, subject, "refused");
+		if (refused) {
+			write_lines(refused, "requests", false);
+			printf("  %.0f refused", refused->round[0]);
+		}
+		const struct figure *at_once =
+			find(c->name, c->gib, c->threads, subject, "at-once");
+		if (at_once) {
+			write_lines(at_once, "threads", false);
+			printf("  %.1f at once", median_of(at_once));
+		}
+		printf("\n");
 	}
-	push(i, order);
+	fflush(stdout);
 }
 
-/* ---- Subjects ---- */
+/* A thread that waited for a host core met the others less often than it should. */
+static void record_at_once(const struct cell *c, const struct frames_run *r, const char *subject)
+{
+	if (c->threads > 1 && r->workload->evaluate == NULL) {
+		record(c->name, c->gib, c->threads, subject, "at-once", r->at_once);
+	}
+}
 
-struct subject {
-	const char *name;
-	uint64_t (*get)(struct subject *s, unsigned order); /* 0: none */
-	void (*put)(struct subject *s, uint64_t frame, unsigned order);
-	void (*reset)(struct subject *s);
-	const struct hx_frame_trait *trait, *backing;
-	struct hx_frames frames;
-	uint64_t held[FRAMES]; /* frame numbers, 0: none */
-	uint8_t order[FRAMES];
-	uint64_t count;
-	uint64_t random;
+static void record_round(const struct cell *c, const struct frames_run *r, const char *subject)
+{
+	record_at_once(c, r, subject);
+	for (unsigned v = 0; v < FRAMES_VALUES && c->workload->values[v]; v++) {
+		char counted[FRAMES_NAME];
+		record(c->name, c->gib, c->threads, subject, c->workload->values[v], r->value[v]);
+		if (FRAMES_COUNTS_ATOMICS && c->threads == 1) {
+			snprintf(counted, sizeof counted, "%s-atomics", c->workload->values[v]);
+			record(c->name, c->gib, c->threads, subject, counted, r->atomics[v]);
+		}
+	}
+}
+
+static void run_cell(struct cell *c)
+{
+	uint64_t frames = (uint64_t)c->gib * GIB_FRAMES;
+	for (unsigned i = 0; i < c->count; i++) {
+		c->runs[i] =
+			frames_run_begin(c->workload, c->order, c->threads, c->subjects[i], frames,
+					 WANTED * (c->threads > 2 ? 2 : c->threads), false);
+		frames_run_round(c->runs[i]); /* warm */
+	}
+	for (unsigned round = 0; round < options.rounds; round++) {
+		for (unsigned i = 0; i < c->count; i++) {
+			frames_run_round(c->runs[i]);
+			record_round(c, c->runs[i], c->subjects[i]->name);
+		}
+	}
+	for (unsigned i = 0; i < c->count; i++) {
+		const char *subject = c->subjects[i]->name;
+		uint64_t refused = frames_run_refused(c->runs[i], false);
+		bool mixed = hx_streq(c->name, "mixed");
+		if (mixed || refused != 0) {
+			record(c->name, c->gib, c->threads, subject, "refused", (double)refused);
+		}
+		if (mixed) {
+			record(c->name, c->gib, c->threads, subject, "refused-2m",
+			       (double)frames_run_refused(c->runs[i], true));
+		}
+		const char *wrong = frames_run_end(c->runs[i]);
+		if (wrong) {
+			frames_die(subject, wrong);
+		}
+	}
+	print_cell(c);
+}
+
+/* ---- The plan: what runs when nothing else is asked for ---- */
+
+static const unsigned planned_gib[] = {1, 8};
+static const unsigned planned_threads[] = {1, 2, 4};
+
+static bool wants_workload(const struct frames_workload *w, unsigned order)
+{
+	char name[FRAMES_NAME];
+	frames_name(w, order, name);
+	if (options.workloads) {
+		return listed(options.workloads, name);
+	}
+	return !w->any_order || order == 0 || (order == HX_ORDER_2M && !hx_streq(w->name, "churn"));
+}
+
+/* Many threads with single frames, and where a target names them. */
+static bool wants_size(const char *name, unsigned order, unsigned gib, unsigned threads)
+{
+	bool threads_planned = gib == 1
+				       ? threads == 1 || order == 0
+				       : threads == 1 || (threads == 2 && hx_streq(name, "churn0"));
+	return (options.gib ? number_listed(options.gib, gib) : true) &&
+	       (options.threads ? number_listed(options.threads, threads) : threads_planned);
+}
+
+static bool wants_subject(const char *name, unsigned gib, unsigned threads,
+			  const struct frames_subject *s)
+{
+	if (options.subjects) {
+		return listed(options.subjects, s->name);
+	}
+	/* What waits in one line takes longer with each thread, and one such row tells it. */
+	bool slow = listed("first-fit,bitmap,buddy,slab-over-bitmap", s->name) &&
+		    (threads > 2 || (threads == 2 && !hx_streq(name, "churn0")));
+	if ((gib == 1 && !slow) || hx_streq(s->name, "textbook") || hx_streq(s->name, "stack") ||
+	    hx_streq(s->name, options.judged)) {
+		return true;
+	}
+	return hx_streq(name, "rand0") && hx_streq(s->name, "first-fit");
+}
+
+static void run_timed(const struct frames_workload *w, unsigned order, unsigned gib,
+		      unsigned threads)
+{
+	struct cell c = {.workload = w, .order = order, .gib = gib, .threads = threads};
+	const struct frames_subject *s;
+	frames_name(w, order, c.name);
+	if (!wants_workload(w, order) || !wants_size(c.name, order, gib, threads)) {
+		return;
+	}
+	for (unsigned i = 0; (s = frames_subject_at(i)) != NULL && c.count < SUBJECTS_MAX; i++) {
+		if (wants_subject(c.name, gib, threads, s) &&
+		    frames_run_possible(w, order, threads, s)) {
+			c.subjects[c.count++] = s;
+		}
+	}
+	if (c.count > 0) {
+		run_cell(&c);
+	}
+}
+
+static void run_all_timed(void)
+{
+	for (unsigned g = 0; g < HX_ARRAY_LENGTH(planned_gib); g++) {
+		for (unsigned k = 0; k < frames_workload_count; k++) {
+			const struct frames_workload *w = &frames_workloads[k];
+			for (unsigned order = 0; order <= (w->any_order ? HX_ORDER_2M : 0);
+			     order++) {
+				for (unsigned t = 0; t < HX_ARRAY_LENGTH(planned_threads); t++) {
+					run_timed(w, order, planned_gib[g], planned_threads[t]);
+				}
+			}
+		}
+	}
+}
+
+/* ---- Workloads that are not timed ---- */
+
+static bool wants_named(const char *name, unsigned gib, unsigned threads)
+{
+	return (options.workloads == NULL || listed(options.workloads, name)) &&
+	       (options.gib == NULL || number_listed(options.gib, gib)) &&
+	       (options.threads == NULL || number_listed(options.threads, threads));
+}
+
+static void report(const char *workload, unsigned gib, unsigned threads, const char *subject,
+		   const char *value, double v, const char *unit)
+{
+	record(workload, gib, threads, subject, value, v);
+	write_lines(find(workload, gib, threads, subject, value), unit, false);
+	printf("  %-18s %5u GiB %-16s %12.4f %s\n", subject, gib, value, v, unit);
+	fflush(stdout);
+}
+
+static void run_shape(const struct frames_shape *shape, unsigned gib)
+{
+	const struct frames_subject *s;
+	if (!wants_named(shape->name, gib, 1)) {
+		return;
+	}
+	bench_title("%s, %u GiB: %s", shape->name, gib, shape->title);
+	for (unsigned i = 0; (s = frames_subject_at(i)) != NULL; i++) {
+		struct frames_instance instance;
+		if (s->deal || !wants_subject(shape->name, gib, 1, s)) {
+			continue;
+		}
+		frames_create(&instance, s, (uint64_t)gib * GIB_FRAMES, 1);
+		struct frames_shape_result r = shape->run(&instance);
+		const char *wrong = frames_all_free(&instance);
+		if (wrong) {
+			frames_die(s->name, wrong);
+		}
+		frames_destroy(&instance);
+		report(shape->name, gib, 1, s->name, "share", r.figure, "of-1");
+		if (r.served < r.figure) {
+			report(shape->name, gib, 1, s->name, "share-served", r.served, "of-1");
+		}
+	}
+}
+
+static void run_stress(unsigned gib, unsigned threads)
+{
+	const struct frames_subject *s;
+	if (!wants_named("stress", gib, threads)) {
+		return;
+	}
+	bench_title("stress, %u GiB, %u thread%s: orders 0 to 9, up to 90 %% held, %u operations",
+		    gib, threads, threads > 1 ? "s" : "", (unsigned)STRESS);
+	for (unsigned i = 0; (s = frames_subject_at(i)) != NULL; i++) {
+		struct frames_instance instance;
+		if (s->deal || !wants_subject("stress", gib, 1, s)) {
+			continue;
+		}
+		frames_create(&instance, s, (uint64_t)gib * GIB_FRAMES, threads);
+		struct frames_stress r = frames_stress(&instance, threads, STRESS);
+		frames_destroy(&instance);
+		report("stress", gib, threads, s->name, "refused", (double)r.refused, "requests");
+		if (r.wrong != 0 || r.leaked != 0) {
+			frames_die(s->name, "hands frames out twice or leaks them");
+		}
+	}
+}
+
+static void run_costs(void)
+{
+	const struct frames_subject *s;
+	bool all = !options.workloads && !options.gib && !options.threads;
+	bool metadata = all || listed(options.workloads, "metadata");
+	bool init = all || listed(options.workloads, "init");
+	if (metadata || init) {
+		bench_title("what it keeps for itself; bring-up, its memory touched before");
+	}
+	for (unsigned i = 0; (s = frames_subject_at(i)) != NULL; i++) {
+		if (options.subjects && !listed(options.subjects, s->name)) {
+			continue;
+		}
+		for (unsigned g = 0; metadata && g < HX_ARRAY_LENGTH(planned_gib); g++) {
+			unsigned gib = planned_gib[g];
+			report("metadata", gib, 1, s->name, "bits-per-frame",
+			       frames_metadata_bits(s, (uint64_t)gib * GIB_FRAMES), "bits");
+		}
+		static const unsigned sizes[] = {8, TIB_GIB};
+		for (unsigned g = 0; init && g < HX_ARRAY_LENGTH(sizes); g++) {
+			uint64_t frames = (uint64_t)sizes[g] * GIB_FRAMES;
+			double rounds[ROUNDS];
+			if (s->deal || frames_metadata_bits(s, frames) * (double)frames / 8 >
+					       (double)INIT_METADATA_MAX) {
+				continue;
+			}
+			for (unsigned r = 0; r < ROUNDS; r++) {
+				rounds[r] = frames_init_ns(s, frames) / sizes[g];
+			}
+			report("init", sizes[g], 1, s->name, "per-GiB",
+			       bench_median(rounds, ROUNDS), "ns");
+		}
+	}
+}
+
+/* ---- Targets ---- */
+
+enum { ANY_SIZE = 0 };
+
+static const struct target {
+	const char *workload;
+	unsigned gib; /* ANY_SIZE: each that was measured */
+	unsigned threads;
+	const char *value;
+	const char *against; /* a baseline; NULL: the figure itself */
+	bool at_least;
+	double limit[2]; /* of each generation; negative: none */
+} targets[] = {
+	{"repeat0", ANY_SIZE, 1, "pair", "stack", false, {2.0, -1}},
+	{"bulk0", ANY_SIZE, 1, "get", "stack", false, {2.0, -1}},
+	{"bulk0", ANY_SIZE, 1, "put", "stack", false, {2.0, -1}},
+	{"batch0", ANY_SIZE, 1, "get", "stack", false, {0.6, -1}},
+	{"batch0", ANY_SIZE, 1, "put", "stack", false, {0.6, -1}},
+	{"rand0", ANY_SIZE, 1, "put", "first-fit", false, {1.2, -1}},
+	{"rand0", ANY_SIZE, 1, "get", "stack", false, {1.6, -1}},
+	{"churn0", ANY_SIZE, 1, "pair", "textbook", false, {0.9, 1.1}},
+	{"churn0", ANY_SIZE, 2, "pair", "textbook", false, {0.3, -1}},
+	{"bulk9", ANY_SIZE, 1, "get", "textbook", false, {1.0, -1}},
+	{"bulk9", ANY_SIZE, 1, "put", "textbook", false, {1.0, -1}},
+	{"rand9", ANY_SIZE, 1, "put", "textbook", false, {1.0, -1}},
+	{"rand9", ANY_SIZE, 1, "get", "textbook", false, {1.0, -1}},
+	{"repeat9", ANY_SIZE, 1, "pair", "textbook", false, {1.0, -1}},
+	{"mixed", ANY_SIZE, 1, "call", "textbook", false, {1.5, 2.0}},
+	{"mixed", ANY_SIZE, 1, "refused-2m", NULL, false, {0, 0}},
+	{"metadata", ANY_SIZE, 1, "bits-per-frame", NULL, false, {1.05, 1.05}},
+	{"fragA", ANY_SIZE, 1, "share", NULL, true, {0.97, 0.97}},
+	{"fragB", ANY_SIZE, 1, "share", NULL, true, {1.0, 1.0}},
+	{"fragC", ANY_SIZE, 1, "share", NULL, true, {1.0, 1.0}},
+	{"init", TIB_GIB, 1, "per-GiB", NULL, false, {1e6 / TIB_GIB, -1}}, /* 1 ms a TiB */
+	/* In a build that counts them: exact, whatever the generation. */
+	{"bulk0", ANY_SIZE, 1, "get-atomics", NULL, false, {1.0 / 32, 1.0 / 32}},
+	{"bulk0", ANY_SIZE, 1, "put-atomics", NULL, false, {1.0 / 32, 1.0 / 32}},
+	{"rand0", ANY_SIZE, 1, "put-atomics", NULL, false, {1, 1}},
+	{"bulk9", ANY_SIZE, 1, "get-atomics", NULL, false, {2, 2}},
+	{"bulk9", ANY_SIZE, 1, "put-atomics", NULL, false, {2, 2}},
 };
 
-static uint64_t below(struct subject *s, uint64_t n)
+static void judge(const struct target *t, unsigned gib)
 {
-	uint64_t x = s->random;
-	x ^= x << 13;
-	x ^= x >> 7;
-	x ^= x << 17;
-	s->random = x;
-	return (x >> 11) * n >> 53;
-}
-
-static uint64_t textbook_locked_get(struct subject *s, unsigned order)
-{
-	(void)s;
-	unsigned long irq = hx_lock_acquire(&textbook_lock);
-	uint32_t i = textbook_get(order);
-	hx_lock_release(&textbook_lock, irq);
-	return i == NIL ? 0 : BASE + i;
-}
-
-static void textbook_locked_put(struct subject *s, uint64_t frame, unsigned order)
-{
-	(void)s;
-	unsigned long irq = hx_lock_acquire(&textbook_lock);
-	textbook_put((uint32_t)(frame - BASE), order);
-	hx_lock_release(&textbook_lock, irq);
-}
-
-static uint64_t textbook_unlocked_get(struct subject *s, unsigned order)
-{
-	(void)s;
-	uint32_t i = textbook_get(order);
-	return i == NIL ? 0 : BASE + i;
-}
-
-static void textbook_unlocked_put(struct subject *s, uint64_t frame, unsigned order)
-{
-	(void)s;
-	textbook_put((uint32_t)(frame - BASE), order);
-}
-
-static void textbook_reset(struct subject *s)
-{
-	(void)s;
-	memset(nodes, 0, sizeof nodes);
-	for (unsigned k = 0; k < ORDERS; k++) {
-		heads[k] = NIL;
+	const struct figure *f = find(t->workload, gib, t->threads, options.judged, t->value), *b;
+	double limit = t->limit[OLD_GENERATION], v;
+	if (f == NULL || limit < 0) {
+		return;
 	}
-	for (uint32_t i = 0; i < FRAMES; i += 1u << (ORDERS - 1)) {
-		push(i, ORDERS - 1);
-	}
-}
-
-static uint64_t trait_get(struct subject *s, unsigned order)
-{
-	struct hx_frame_allocator *a = s->frames.zones[0].front;
-	struct hx_pfn_result r = a->trait->allocate(a, order, 0, NULL);
-	return r.status == HX_OK ? r.value.v : 0;
-}
-
-static _Noreturn void stop(hx_status status)
-{
-	fprintf(stderr, "bench-frames: %s\n", hx_status_name(status));
-	exit(1);
-}
-
-static void refuse(hx_status status)
-{
-	if (status != HX_OK) {
-		stop(status);
-	}
-}
-
-static void trait_put(struct subject *s, uint64_t frame, unsigned order)
-{
-	struct hx_frame_allocator *a = s->frames.zones[0].front;
-	refuse(a->trait->free(a, hx_pfn(frame), order));
-}
-
-static uint64_t front_get(struct subject *s, unsigned order)
-{
-	struct hx_pfn_result r = hx_frames_allocate(&s->frames, order, 0);
-	return r.status == HX_OK ? r.value.v : 0;
-}
-
-static void front_put(struct subject *s, uint64_t frame, unsigned order)
-{
-	refuse(hx_frames_free(&s->frames, hx_pfn(frame), order));
-}
-
-static void prepare_layer(struct hx_frame_allocator *a, const struct hx_frame_trait *t,
-			  struct hx_frame_allocator *backing, uint64_t span)
-{
-	free(a->metadata);
-	*a = (struct hx_frame_allocator){.trait = t, .base = BASE, .span_frames = span};
-	a->backing = backing;
-	a->metadata_bytes = t->metadata_bytes(BASE, span);
-	a->metadata = aligned_alloc(64, (a->metadata_bytes + 63) / 64 * 64);
-	if (!a->metadata) {
-		stop(HX_OUT_OF_MEMORY);
-	}
-	memset(a->metadata, 0x55, a->metadata_bytes); /* host page faults are not ours */
-	refuse(t->init(a));
-}
-
-static void trait_reset(struct subject *s)
-{
-	struct hx_zone *z = &s->frames.zones[0];
-	if (s->backing) {
-		prepare_layer(&z->backing, s->backing, NULL, FRAMES);
-	}
-	prepare_layer(&z->allocator, s->trait, s->backing ? &z->backing : NULL, FRAMES);
-	z->kind = HX_ZONE_NORMAL;
-	z->front = &z->allocator;
-	s->frames.zone_count = 1;
-	refuse(s->trait->add(z->front, hx_pfn(BASE), FRAMES));
-}
-
-/* ---- Workloads ---- */
-
-static void hold(struct subject *s, uint64_t frame, unsigned order)
-{
-	s->held[s->count] = frame;
-	s->order[s->count++] = (uint8_t)order;
-}
-
-static void drop(struct subject *s, uint64_t i)
-{
-	s->put(s, s->held[i], s->order[i]);
-	s->count--;
-	s->held[i] = s->held[s->count];
-	s->order[i] = s->order[s->count];
-}
-
-/* Take everything in blocks of @order, then give a random half back. */
-static void half(struct subject *s, unsigned order)
-{
-	s->reset(s);
-	s->count = 0;
-	s->random = 88172645463325252u;
-	uint64_t frame;
-	while ((frame = s->get(s, order)) != 0) {
-		hold(s, frame, order);
-	}
-	for (uint64_t n = s->count / 2; n > 0; n--) {
-		drop(s, below(s, s->count));
-	}
-}
-
-static void half_frames(void *context)
-{
-	half(context, 0);
-}
-
-static void half_2m(void *context)
-{
-	half(context, HX_ORDER_2M);
-}
-
-static void half_mixed(void *context)
-{
-	struct subject *s = context;
-	half(s, ORDERS - 1);
-}
-
-/* Get one and put it back. */
-static void pair_same(void *context)
-{
-	struct subject *s = context;
-	for (unsigned i = 0; i < PAIRS; i++) {
-		s->put(s, s->get(s, 0), 0);
-	}
-}
-
-/* Put one that was held for long, get another. */
-static void replace(struct subject *s, unsigned order)
-{
-	for (unsigned i = 0; i < PAIRS; i++) {
-		uint64_t k = below(s, s->count);
-		s->put(s, s->held[k], order);
-		s->held[k] = s->get(s, order);
-	}
-}
-
-static void pair_scattered(void *context)
-{
-	replace(context, 0);
-}
-
-static void pair_2m(void *context)
-{
-	replace(context, HX_ORDER_2M);
-}
-
-/* Blocks of random order, small ones more often, around half occupancy. */
-static void churn(void *context)
-{
-	struct subject *s = context;
-	for (unsigned i = 0; i < PAIRS; i++) {
-		unsigned order = (unsigned)(below(s, ORDERS) * below(s, ORDERS) / ORDERS);
-		uint64_t frame = s->get(s, order);
-		if (frame != 0) {
-			hold(s, frame, order);
+	if (t->against) {
+		b = find(t->workload, gib, t->threads, t->against, t->value);
+		if (b == NULL) {
+			return;
 		}
-		while (s->count > 600 || frame == 0) {
-			drop(s, below(s, s->count));
-			frame = 1;
+		v = ratio_of(f, b);
+	} else {
+		v = median_of(f);
+	}
+	bool met = t->at_least ? v >= limit : v <= limit;
+	char workload[64], metric[64];
+	snprintf(workload, sizeof workload, "%s-%ug-%ut", t->workload, gib, t->threads);
+	snprintf(metric, sizeof metric, "%s%s%s", t->value, t->against ? "-ratio-to-" : "",
+		 t->against ? t->against : "");
+	printf("  %-18s %-28s %10.4f  %s %8.4f  %s", workload, metric, v,
+	       t->at_least ? ">=" : "<=", limit, met ? "met" : "missed");
+	const struct figure *at_once =
+		find(t->workload, gib, t->threads, options.judged, "at-once");
+	if (at_once && median_of(at_once) < t->threads * 0.75) {
+		printf(", but only %.1f threads ran at once", median_of(at_once));
+	}
+	printf("\n");
+	snprintf(metric, sizeof metric, "target-met:%s", t->value);
+	bench_line(SUITE, workload, options.judged, metric, met, "of-1");
+}
+
+static void judge_all(void)
+{
+	bench_title("targets of %s, built for " GENERATION, options.judged);
+	bool any = false;
+	for (unsigned i = 0; i < figure_count && !any; i++) {
+		any = hx_streq(figures[i].subject, options.judged);
+	}
+	if (!any) {
+		printf("  it is not built in, or did not run: nothing is judged\n");
+		return;
+	}
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(targets); i++) {
+		const struct target *t = &targets[i];
+		if (t->gib != ANY_SIZE) {
+			judge(t, t->gib);
+			continue;
+		}
+		for (unsigned g = 0; g < HX_ARRAY_LENGTH(planned_gib); g++) {
+			judge(t, planned_gib[g]);
 		}
 	}
 }
 
-static struct subject *new_subject(const char *name, const char *trait, const char *backing)
+/* ---- Arguments ---- */
+
+static _Noreturn void usage(void)
 {
-	struct subject *s = calloc(1, sizeof *s);
-	if (!s) {
-		stop(HX_OUT_OF_MEMORY);
+	const struct frames_subject *s;
+	fprintf(stderr, "usage: bench-frames [--workload LIST] [--subject LIST] [--gib LIST]\n"
+			"                    [--threads LIST] [--rounds N] [--judge SUBJECT]\n"
+			"       bench-frames --check [--threads N]    test the suite itself\n"
+			"LIST: names or numbers with commas between them. Workloads:");
+	for (unsigned i = 0; i < frames_workload_count; i++) {
+		fprintf(stderr, " %s%s", frames_workloads[i].name,
+			frames_workloads[i].any_order ? "<order>" : "");
 	}
-	s->name = name;
-	s->trait = hx_frame_trait_find(trait);
-	s->backing = hx_frame_trait_find(backing);
-	s->get = trait_get;
-	s->put = trait_put;
-	s->reset = trait_reset;
-	return s;
-}
-
-enum { SUBJECTS = 6 };
-
-static struct subject *subjects[SUBJECTS];
-
-static void measure(const char *workload, void (*prepare)(void *), void (*run)(void *))
-{
-	/*
-	 * The textbook's two forms share their nodes, and every subject is prepared
-	 * just before it runs, so they may.
-	 */
-	static struct bench b[SUBJECTS];
-	for (unsigned i = 0; i < SUBJECTS; i++) {
-		b[i] = (struct bench){.workload = workload,
-				      .subject = subjects[i]->name,
-				      .prepare = prepare,
-				      .run = run,
-				      .context = subjects[i],
-				      .operations = PAIRS};
+	for (unsigned i = 0; i < FRAMES_SHAPES; i++) {
+		fprintf(stderr, " %s", frames_shapes[i].name);
 	}
-	bench_measure(b, SUBJECTS, BENCH_ROUNDS);
-	for (unsigned i = 0; i < SUBJECTS; i++) {
-		bench_report("frames", &b[i], i > 0 ? &b[0] : NULL, "textbook");
+	fprintf(stderr, " stress metadata init\nSubjects:");
+	for (unsigned i = 0; (s = frames_subject_at(i)) != NULL; i++) {
+		fprintf(stderr, " %s", s->name);
 	}
+	fprintf(stderr, "\nGiB: 1 8. Threads: 1 2 4.\n");
+	exit(2);
 }
 
-/* ---- Bring-up ---- */
-
-static struct hx_frame_allocator big;
-
-static void init_and_add(void *context)
+static unsigned number(const char *text, unsigned most)
 {
-	const struct hx_frame_trait *t = context;
-	struct hx_frame_allocator *under = big.backing;
-	uint64_t span = big.span_frames;
-	big = (struct hx_frame_allocator){.trait = t,
-					  .base = BASE,
-					  .span_frames = span,
-					  .metadata = big.metadata,
-					  .metadata_bytes = big.metadata_bytes,
-					  .backing = under};
-	refuse(t->init(&big));
-	refuse(t->add(&big, hx_pfn(BASE), span));
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+	if (*text == 0 || *end != 0 || n == 0 || n > most) {
+		usage();
+	}
+	return (unsigned)n;
 }
 
-static void measure_init(const char *name)
+int main(int argc, char **argv)
 {
-	const struct hx_frame_trait *t = hx_frame_trait_find(name);
-	prepare_layer(&big, t, NULL, (uint64_t)INITS_GIB << 18);
-	struct bench b = {.workload = "init-and-add-1g",
-			  .subject = name,
-			  .run = init_and_add,
-			  .context = (void *)(uintptr_t)t,
-			  .operations = INITS_GIB};
-	bench_measure(&b, 1, 5);
-	bench_report("frames", &b, NULL, NULL);
-	bench_figure("frames", "metadata", name, "bits-per-frame",
-		     (double)big.metadata_bytes * 8 / (double)big.span_frames, "bits");
-}
-
-int main(void)
-{
-	subjects[0] = new_subject("textbook", NULL, NULL);
-	subjects[0]->get = textbook_locked_get;
-	subjects[0]->put = textbook_locked_put;
-	subjects[0]->reset = textbook_reset;
-	subjects[1] = new_subject("textbook-unlocked", NULL, NULL);
-	subjects[1]->get = textbook_unlocked_get;
-	subjects[1]->put = textbook_unlocked_put;
-	subjects[1]->reset = textbook_reset;
-	subjects[2] = new_subject("buddy", "buddy", NULL);
-	subjects[3] = new_subject("buddy-front", "buddy", NULL);
-	subjects[3]->get = front_get;
-	subjects[3]->put = front_put;
-	subjects[4] = new_subject("slab-over-buddy", "slab", "buddy");
-	subjects[5] = new_subject("bitmap", "bitmap", NULL);
-
-	bench_title("Frames: get and put of 4 KiB, 2 MiB and random blocks, %d GiB half in use",
-		    GIB);
-	measure("pair-same-4k", half_frames, pair_same);
-	measure("pair-scattered-4k", half_frames, pair_scattered);
-	measure("pair-2m", half_2m, pair_2m);
-	measure("churn-0-to-10", half_mixed, churn);
-
-	bench_title("Frames: bring-up of one zone of %d GiB, per GiB", INITS_GIB);
-	measure_init("bitmap");
-	measure_init("buddy");
+	bool check = false;
+	for (int i = 1; i < argc; i++) {
+		const char *word = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
+		if (hx_streq(word, "--check")) {
+			check = true;
+			continue;
+		}
+		if (hx_streq(word, "--workload")) {
+			options.workloads = value;
+		} else if (hx_streq(word, "--subject")) {
+			options.subjects = value;
+		} else if (hx_streq(word, "--gib")) {
+			options.gib = value;
+		} else if (hx_streq(word, "--threads")) {
+			options.threads = value;
+		} else if (hx_streq(word, "--judge")) {
+			options.judged = value;
+		} else if (hx_streq(word, "--rounds")) {
+			options.rounds = number(value, BENCH_ROUNDS_MAX);
+		} else {
+			usage();
+		}
+		i++;
+	}
+	if (check) {
+		return frames_check(options.threads ? number(options.threads, FRAMES_THREADS_MAX)
+						    : 1);
+	}
+	run_all_timed();
+	for (unsigned g = 0; g < HX_ARRAY_LENGTH(planned_gib); g++) {
+		for (unsigned k = 0; k < FRAMES_SHAPES; k++) {
+			run_shape(&frames_shapes[k], planned_gib[g]);
+		}
+	}
+	for (unsigned g = 0; g < (options.gib ? HX_ARRAY_LENGTH(planned_gib) : 1); g++) {
+		for (unsigned t = 0; t < HX_ARRAY_LENGTH(planned_threads); t++) {
+			run_stress(planned_gib[g], planned_threads[t]);
+		}
+	}
+	run_costs();
+	if (figure_count == 0) {
+		usage(); /* words that name nothing */
+	}
+	judge_all();
+	free(figures);
 	return 0;
 }

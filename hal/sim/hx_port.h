@@ -60,11 +60,20 @@ HX_NODISCARD static HX_ALWAYS_INLINE bool hx_hal_pte_update(hx_pte *p, hx_pte *e
 
 /* Threads play the CPUs, and the TLB is a data structure: these are calls. */
 void hx_hal_pt_publish(void);
-unsigned hx_hal_cpu_id(void);
+unsigned hx_sim_cpu_id(void);
 unsigned long hx_hal_irq_save(void);
 void hx_hal_irq_restore(unsigned long state);
 void hx_hal_relax(void);
 void hx_hal_user_access(bool allowed);
+
+/* The CPU that this thread plays, its number first; NULL: none yet. */
+extern _Thread_local struct sim_cpu *hx_sim_this_cpu;
+
+static HX_ALWAYS_INLINE unsigned hx_hal_cpu_id(void)
+{
+	const void *cpu = hx_sim_this_cpu;
+	return __builtin_expect(cpu != NULL, 1) ? *(const unsigned *)cpu : hx_sim_cpu_id();
+}
 
 /* CPUs that do nothing for the machine do not look for interrupts: the host is asked. */
 void hx_sim_barrier(void);

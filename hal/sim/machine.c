@@ -61,7 +61,7 @@ static struct {
 /* Guards the ownership of CPU numbers. */
 static pthread_mutex_t cpus_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_key_t thread_end;
-static _Thread_local struct sim_cpu *this_cpu;
+_Thread_local struct sim_cpu *hx_sim_this_cpu;
 
 void sim_die(const char *format, ...)
 {
@@ -250,7 +250,7 @@ void hx_sim_configure(const struct hx_sim_config *c)
 	memset(&sim_counters, 0, sizeof sim_counters);
 
 	pthread_mutex_lock(&cpus_lock);
-	struct sim_cpu *me = this_cpu != NULL ? this_cpu : &sim_cpus[0];
+	struct sim_cpu *me = hx_sim_this_cpu != NULL ? hx_sim_this_cpu : &sim_cpus[0];
 	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
 		/* A thread that has left its entry function gives its CPU back a little later. */
 		unsigned waited = 0;
@@ -275,7 +275,7 @@ void hx_sim_configure(const struct hx_sim_config *c)
 		sim_tlb_reset(&cpu->tlb);
 	}
 	sim_cpus[0].owned = true;
-	this_cpu = &sim_cpus[0];
+	hx_sim_this_cpu = &sim_cpus[0];
 	sim_cpus_end = 1;
 	pthread_mutex_unlock(&cpus_lock);
 }
@@ -328,7 +328,7 @@ static bool take_cpu(struct sim_cpu *cpu)
 	bool taken = !cpu->owned;
 	if (taken) {
 		cpu->owned = true;
-		this_cpu = cpu;
+		hx_sim_this_cpu = cpu;
 		pthread_setspecific(thread_end, cpu);
 		if (cpu->id >= sim_cpus_end) {
 			__atomic_store_n(&sim_cpus_end, cpu->id + 1, __ATOMIC_RELEASE);
@@ -340,13 +340,13 @@ static bool take_cpu(struct sim_cpu *cpu)
 
 struct sim_cpu *sim_this_cpu(void)
 {
-	for (unsigned i = 1; this_cpu == NULL; i++) {
+	for (unsigned i = 1; hx_sim_this_cpu == NULL; i++) {
 		if (i == HX_CPUS_MAX) {
 			sim_die("more than %u threads play CPUs", HX_CPUS_MAX);
 		}
 		(void)take_cpu(&sim_cpus[i]);
 	}
-	return this_cpu;
+	return hx_sim_this_cpu;
 }
 
 struct start {
@@ -416,10 +416,10 @@ void hx_sim_play(unsigned id)
 		cpu->also = me->also != NULL ? me->also : me;
 		me->also = cpu;
 	}
-	this_cpu = cpu;
+	hx_sim_this_cpu = cpu;
 }
 
-unsigned hx_hal_cpu_id(void)
+unsigned hx_sim_cpu_id(void)
 {
 	return sim_this_cpu()->id;
 }
@@ -462,10 +462,10 @@ void hx_hal_relax(void)
 		return;
 	}
 	for (struct sim_cpu *cpu = me->also; cpu != me; cpu = cpu->also) {
-		this_cpu = cpu;
+		hx_sim_this_cpu = cpu;
 		sim_deliver(cpu);
 	}
-	this_cpu = me;
+	hx_sim_this_cpu = me;
 }
 
 void hx_sim_wake(unsigned id)

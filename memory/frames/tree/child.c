@@ -102,7 +102,8 @@ unsigned hx_tree_listing(const struct hx_tree *t, uint32_t child, enum kind kind
 	for (unsigned i = 0; i < CHILD_ROWS; i++) {
 		frames += hx_bits_count(free[i]);
 	}
-	return state_of(kind, 1 + (frames - 1) / SINGLES_STEP);
+	return state_of(kind,
+			frames < SINGLES_THIN ? 1 : 2 + (frames - SINGLES_THIN) / SINGLES_STEP);
 }
 
 /* ---- Taking ---- */
@@ -204,19 +205,39 @@ void hx_tree_mix(struct hx_tree *t, uint32_t child, enum kind singles)
 /* ---- Freeing ---- */
 
 bool hx_tree_free_part(struct hx_tree *t, uint32_t child, enum kind kind, unsigned from,
-		       unsigned count)
+		       unsigned count, uint64_t *used)
 {
 	uint64_t n;
 	for (unsigned f = from, left = count; left > 0; f += n, left -= n) {
 		const uint64_t mask = hx_frame_word_mask(f, left, &n);
-		if ((hx_word_and(&rows_of(t, child)[f / ROW_FRAMES], ~mask) & mask) != mask) {
+		*used = hx_word_and(&rows_of(t, child)[f / ROW_FRAMES], ~mask);
+		if ((*used & mask) != mask) {
 			return false;
 		}
+		*used &= ~mask;
 		if (kind == KIND_HOLEY) { /* not a hole */
 			hx_word_and(&ends_of(t, child)[f / ROW_FRAMES], ~mask);
 		}
 	}
 	return true;
+}
+
+bool hx_tree_is_due(unsigned state, uint64_t used, unsigned at)
+{
+	const unsigned place = place_of_state(state);
+	if (is_owned(state)) {
+		return false;
+	}
+	if (place == PLACE_FULL || used == 0) {
+		return true;
+	}
+	if (is_singles(kind_of_state(state))) {
+		return at % 16 == 0;
+	}
+	/* A block of the next larger order than the listing promises, around the frame? */
+	const unsigned order = place;
+	return order < ROW_ORDER && (~used >> hx_align_down(at % ROW_FRAMES, 1u << order) &
+				     block_bits(order)) == block_bits(order);
 }
 
 void hx_tree_split_part(struct hx_tree *t, uint32_t child, unsigned from, unsigned count,

@@ -40,17 +40,24 @@ void hx_tree_set(struct hx_tree *t, uint32_t child, unsigned state)
 
 /* ---- Hints ---- */
 
+/* The bit of a place among those of its kind: of SINGLES the thin ones come last. */
+static unsigned bit_of_place(enum kind kind, unsigned place)
+{
+	return !is_singles(kind) ? place - 1 : place > 1 ? place - 2 : PLACE_SINGLES_MAX - 1;
+}
+
 uint64_t hx_tree_hint(unsigned state)
 {
 	static const uint8_t first[] = {HINT_FREE, HINT_SINGLES, HINT_SINGLES_PINNED, HINT_MIXED,
 					HINT_MIXED_PINNED};
+	const enum kind kind = kind_of_state(state);
 	const unsigned place = place_of_state(state);
-	if (kind_of_state(state) == KIND_WHOLE) {
+	if (kind == KIND_WHOLE) {
 		return state == STATE_FREE ? UINT64_C(1) << HINT_FREE : 0;
 	}
-	return place == PLACE_FULL || place == PLACE_OWNED || kind_of_state(state) == KIND_HOLEY
+	return place == PLACE_FULL || place == PLACE_OWNED || kind == KIND_HOLEY
 		       ? 0
-		       : UINT64_C(1) << (first[kind_of_state(state)] + place - 1);
+		       : UINT64_C(1) << (first[kind] + bit_of_place(kind, place));
 }
 
 /* The listing that bit @i stands for. */
@@ -59,16 +66,13 @@ static unsigned listing_of_hint(unsigned i)
 	if (i >= HINT_FREE) {
 		return STATE_FREE;
 	}
-	if (i >= HINT_MIXED_PINNED) {
-		return state_of(KIND_MIXED_PINNED, i - HINT_MIXED_PINNED + 1);
-	}
 	if (i >= HINT_MIXED) {
-		return state_of(KIND_MIXED, i - HINT_MIXED + 1);
+		return i < HINT_MIXED_PINNED
+			       ? state_of(KIND_MIXED, i - HINT_MIXED + 1)
+			       : state_of(KIND_MIXED_PINNED, i - HINT_MIXED_PINNED + 1);
 	}
-	if (i >= HINT_SINGLES_PINNED) {
-		return state_of(KIND_SINGLES_PINNED, i - HINT_SINGLES_PINNED + 1);
-	}
-	return state_of(KIND_SINGLES, i + 1);
+	const unsigned place = (i + 1) % PLACE_SINGLES_MAX + 1;
+	return state_of(i < HINT_SINGLES_PINNED ? KIND_SINGLES : KIND_SINGLES_PINNED, place);
 }
 
 void hx_tree_show(struct hx_tree *t, uint32_t child, unsigned state)
@@ -211,38 +215,21 @@ uint32_t hx_tree_find(struct hx_tree *t, uint32_t *cursor, uint64_t wanted, enum
 
 /* ---- Whole children ---- */
 
-/* States of @n children, at most a word of them, that are one allocation's, with its end. */
-static uint64_t whole_states(uint32_t n, bool ends)
-{
-	uint64_t states = EACH_BYTE * STATE_WHOLE_ON;
-	if (ends) {
-		states ^= (uint64_t)(STATE_WHOLE_ON ^ STATE_WHOLE_END) << (n - 1) * 8;
-	}
-	return n == STATES_IN_WORD ? states : states & ((UINT64_C(1) << n * 8) - 1);
-}
-
-/* Up to 8 children within a word. */
-static bool take_in_word(uint64_t *word, uint32_t n, unsigned *index)
-{
-	uint64_t old = hx_word_peek(word);
-	for (unsigned i = 0; i + n <= STATES_IN_WORD;) {
-		const uint64_t mask = whole_states(n, false) / STATE_WHOLE_ON * 0xff;
-		if ((old & mask << i * 8) != 0) { /* FREE is 0 */
-			i += n;
-		} else if (hx_word_update(word, &old, old | whole_states(n, true) << i * 8)) {
-			*index = i;
-			return true;
-		}
-	}
-	return false;
-}
+/* Of 1, 2, 4 or 8 children that are one allocation, by the log2 of their number. */
+static const uint64_t whole_states[] = {
+	UINT64_C(0x03),
+	UINT64_C(0x0302),
+	UINT64_C(0x03020202),
+	UINT64_C(0x0302020202020202),
+};
 
 /* @n words of FREE children, or none of them. */
 static bool take_words(uint64_t *word, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
-		uint64_t old = 0;
-		if (!hx_word_update(&word[i], &old, whole_states(STATES_IN_WORD, i + 1 == n))) {
+		const uint64_t on = EACH_BYTE * STATE_WHOLE_ON;
+		uint64_t old = 0; /* FREE is 0 */
+		if (!hx_word_update(&word[i], &old, i + 1 == n ? whole_states[3] : on)) {
 			while (i-- > 0) {
 				hx_word_and(&word[i], 0);
 			}
@@ -252,55 +239,96 @@ static bool take_words(uint64_t *word, uint32_t n)
 	return true;
 }
 
-static uint32_t take_in_tree(struct hx_tree *t, uint32_t tree, uint32_t n)
+/* 2^order children, at most 8, within a word; the first of them, or NO_CHILD. */
+static uint32_t take_in_word(struct hx_tree *t, uint32_t w, unsigned order)
+{
+	uint64_t old = hx_word_peek(&t->states[w]);
+	for (;;) {
+		uint64_t free =
+			bytes_equal(old, STATE_FREE) / 0x80; /* the lowest bit of each byte */
+		for (unsigned i = 0; i < order; i++) {
+			free &= free >> (8u << i);
+		}
+		free &= order == 0   ? EACH_BYTE
+			: order == 1 ? UINT64_C(0x0001000100010001)
+			: order == 2 ? UINT64_C(0x0000000100000001)
+				     : UINT64_C(1);
+		if (free == 0) {
+			return NO_CHILD;
+		}
+		const unsigned shift = hx_bits_ctz(free);
+		if (hx_word_update(&t->states[w], &old, old | whole_states[order] << shift)) {
+			return w * STATES_IN_WORD + shift / 8;
+		}
+	}
+}
+
+/* 2^order children, less than a tree, from word @w on, at most to the end of the tree. */
+static uint32_t take_in_tree(struct hx_tree *t, uint32_t w, unsigned order)
 {
 	const uint32_t words = TREE_CHILDREN / STATES_IN_WORD;
-	const uint32_t step = n <= STATES_IN_WORD ? 1 : n / STATES_IN_WORD;
-	for (uint32_t i = 0; i < words; i += step) {
-		const uint32_t w = tree * words + i;
-		unsigned index = 0;
-		if (n <= STATES_IN_WORD ? take_in_word(&t->states[w], n, &index)
-					: take_words(&t->states[w], step)) {
-			return w * STATES_IN_WORD + index;
+	const uint32_t step = order <= 3 ? 1 : 1u << (order - 3);
+	for (w -= w % step; w < (w / words + 1) * words; w += step) {
+		const uint32_t child = order <= 3                        ? take_in_word(t, w, order)
+				       : take_words(&t->states[w], step) ? w * STATES_IN_WORD
+									 : NO_CHILD;
+		if (child != NO_CHILD || (w + step) % words == 0) {
+			return child;
 		}
 	}
 	return NO_CHILD;
 }
 
-uint32_t hx_tree_take_whole(struct hx_tree *t, uint32_t *cursor, uint32_t n)
+/* The same in the tree of word @w, if its hint says so; a hint in vain is cleared (rule 6). */
+static uint32_t take_by_hint(struct hx_tree *t, uint32_t w, unsigned order)
 {
 	const uint64_t hint = UINT64_C(1) << HINT_FREE;
-	const uint32_t step = n <= TREE_CHILDREN ? 1 : n / TREE_CHILDREN;
-	const uint64_t begin = t->first >> CHILD_ORDER; /* a multiple of a tree's children */
+	const uint32_t words = TREE_CHILDREN / STATES_IN_WORD, tree = w / words;
+	if ((hx_word_peek(&t->hints[tree]) & hint) == 0) {
+		return NO_CHILD;
+	}
+	uint32_t child = take_in_tree(t, w, order);
+	if (child == NO_CHILD && w % words != 0) {
+		child = take_in_tree(t, tree * words, order);
+	}
+	if (child == NO_CHILD && order == 0) {
+		hx_word_and(&t->hints[tree], ~hint);
+		child = take_in_tree(t, tree * words, order);
+		if (child != NO_CHILD) {
+			hx_word_or(&t->hints[tree], hint);
+		}
+	}
+	return child;
+}
+
+uint32_t hx_tree_take_whole(struct hx_tree *t, uint32_t *cursor, unsigned order)
+{
+	const uint32_t words = TREE_CHILDREN / STATES_IN_WORD;
+	const uint32_t step = order <= 6 ? 1 : 1u << (order - 6); /* trees */
 	/* From the first tree on at which an aligned block may begin. */
-	const uint32_t lead = (uint32_t)(-(begin / TREE_CHILDREN) & (step - 1));
-	uint32_t tree = *cursor < lead ? lead : *cursor - (*cursor - lead) % step;
+	const uint64_t begin = t->first / (TREE_CHILDREN * CHILD_FRAMES);
+	const uint32_t lead = (uint32_t)(-begin & (step - 1));
+	uint32_t w = *cursor / STATES_IN_WORD, tree = w / words;
+	tree = tree < lead ? lead : tree - (tree - lead) % step;
+	w = step == 1 ? w : tree * words;
 	for (uint32_t done = 0; done < t->trees; done += step) {
 		if (tree + step > t->trees) {
 			tree = lead;
+			w = lead * words;
 			if (tree + step > t->trees) {
 				break;
 			}
 		}
-		uint32_t child = NO_CHILD;
-		if ((hx_word_peek(&t->hints[tree]) & hint) != 0) {
-			child = step == 1 ? take_in_tree(t, tree, n)
-				: take_words(&t->states[tree * 8], n / STATES_IN_WORD)
-					? tree * TREE_CHILDREN
-					: NO_CHILD;
-			if (child == NO_CHILD && n == 1) { /* in vain */
-				hx_word_and(&t->hints[tree], ~hint);
-				child = take_in_tree(t, tree, n);
-				if (child != NO_CHILD) {
-					hx_word_or(&t->hints[tree], hint);
-				}
-			}
-		}
+		const uint32_t child = step == 1 ? take_by_hint(t, w, order)
+				       : take_words(&t->states[w], step * words)
+					       ? tree * TREE_CHILDREN
+					       : NO_CHILD;
 		if (child != NO_CHILD) {
-			*cursor = tree;
+			*cursor = child;
 			return child;
 		}
 		tree += step;
+		w = tree * words;
 	}
 	return NO_CHILD;
 }

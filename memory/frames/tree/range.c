@@ -229,7 +229,7 @@ hx_status hx_frames_tree_reserve(struct hx_frame_allocator *a, struct hx_pfn fir
 hx_status hx_tree_give_children(struct hx_frame_allocator *a, uint64_t first, uint64_t count)
 {
 	struct hx_tree *t = tree_of(a);
-	uint64_t length = 0;
+	uint64_t length = 0, used;
 	const unsigned long irq = hx_frame_lock(a);
 	/* Once more: of two that free the same, one is here first. */
 	const hx_status status = hx_tree_length(a, first, &length);
@@ -241,7 +241,8 @@ hx_status hx_tree_give_children(struct hx_frame_allocator *a, uint64_t first, ui
 		const struct part p = part_of(t, at, first + left - at);
 		const enum kind kind = kind_of_state(hx_tree_state(t, p.child));
 		if (has_rows(kind)) {
-			const bool taken = hx_tree_free_part(t, p.child, kind, p.from, p.count);
+			const bool taken =
+				hx_tree_free_part(t, p.child, kind, p.from, p.count, &used);
 			HX_ASSERT(taken);
 			hx_tree_relist(t, p.child);
 		} else {

@@ -63,15 +63,6 @@ static uint64_t singles_hints(unsigned class)
 	return HINTS(HINT_SINGLES + class * PLACE_SINGLES_MAX, PLACE_SINGLES_MAX);
 }
 
-/* A child with single frames: of its class, an empty one, or one of the other class. */
-static uint32_t find_singles(struct hx_tree *t, uint32_t *cursor, unsigned class)
-{
-	uint32_t child = hx_tree_find(t, cursor, singles_hints(class) | HINTS(HINT_FREE, 1),
-				      (enum kind)(KIND_SINGLES + class));
-	return child != NO_CHILD ? child
-				 : hx_tree_find(t, cursor, singles_hints(!class), KIND_SINGLES);
-}
-
 /* All free frames of the next row of @child that has some; false: it has none. */
 static bool take_row(struct hx_tree *t, uint32_t child, uint64_t last, uint64_t *row,
 		     uint64_t *mask)
@@ -99,6 +90,25 @@ static void leave_child(struct hx_tree *t, struct hx_tree_cpu *p, uint32_t *slot
 	hx_tree_drop(t, slot);
 }
 
+/*
+ * A child of single frames: one of its class that is not empty, an empty one, one of the
+ * other class. What @p frees into is given up before an empty one is begun.
+ */
+static uint32_t find_singles(struct hx_tree *t, struct hx_tree_cpu *p, uint32_t *cursor,
+			     unsigned class)
+{
+	const enum kind fresh = (enum kind)(KIND_SINGLES + class);
+	uint32_t child = hx_tree_find(t, cursor, singles_hints(class), fresh);
+	if (child == NO_CHILD && p && p->putting != NO_CHILD) {
+		leave_child(t, p, &p->putting);
+		child = hx_tree_find(t, cursor, singles_hints(class), fresh);
+	}
+	if (child == NO_CHILD) {
+		child = hx_tree_find(t, cursor, HINTS(HINT_FREE, 1), fresh);
+	}
+	return child != NO_CHILD ? child : hx_tree_find(t, cursor, singles_hints(!class), fresh);
+}
+
 /* Hold another row of singles. */
 static HX_NOINLINE bool refill(struct hx_tree *t, struct hx_tree_cpu *p, unsigned class)
 {
@@ -114,7 +124,7 @@ static HX_NOINLINE bool refill(struct hx_tree *t, struct hx_tree_cpu *p, unsigne
 			hx_tree_let_go(t, held);
 			leave_child(t, p, slot);
 		}
-		const uint32_t child = find_singles(t, &p->cursor, class);
+		const uint32_t child = find_singles(t, p, &p->cursor, class);
 		if (child == NO_CHILD) {
 			return false;
 		}
@@ -127,7 +137,7 @@ static bool take_shared(struct hx_tree *t, unsigned class, uint64_t *frame)
 {
 	uint32_t cursor = __atomic_load_n(&t->cursor, __ATOMIC_RELAXED);
 	for (;;) {
-		const uint32_t child = find_singles(t, &cursor, class);
+		const uint32_t child = find_singles(t, NULL, &cursor, class);
 		if (child == NO_CHILD) {
 			return false;
 		}
@@ -169,13 +179,6 @@ static HX_ALWAYS_INLINE bool give_held(struct hx_tree *t, struct held_row *held,
 	return true;
 }
 
-/* Is a look at where the child is listed due? */
-static bool relist_is_due(unsigned state, uint64_t used, uint64_t mask)
-{
-	return !is_owned(state) && (place_of_state(state) == PLACE_FULL || used == 0 ||
-				    (mask & UINT64_C(0x8000800080008000)) != 0);
-}
-
 /* Into the bitmap, at once. */
 static hx_status give_shared(struct hx_tree *t, uint32_t child, uint64_t row, uint64_t mask)
 {
@@ -192,7 +195,7 @@ static hx_status give_shared(struct hx_tree *t, uint32_t child, uint64_t row, ui
 		hx_word_or(row_word(t, row), old & mask);
 		return HX_DOUBLE_FREE;
 	}
-	if (relist_is_due(hx_tree_state(t, child), old & ~mask, mask)) {
+	if (hx_tree_is_due(hx_tree_state(t, child), old & ~mask, hx_bits_ctz(mask))) {
 		hx_tree_relist(t, child);
 	}
 	return HX_OK;
@@ -225,20 +228,21 @@ static HX_NOINLINE hx_status give_elsewhere(struct hx_tree *t, struct hx_tree_cp
 	return HX_OK;
 }
 
-/*
- * Free the single frames @mask of @row, in a child of singles; none of them unless all
- * are taken.
- */
-static HX_ALWAYS_INLINE hx_status give_row(struct hx_tree *t, struct hx_tree_cpu *p, uint64_t row,
-					   uint64_t mask)
+/* Where the CPU holds free frames of @row; NULL: nowhere. */
+static HX_ALWAYS_INLINE struct held_row *held_by(struct hx_tree_cpu *p, uint64_t row)
 {
-	for (unsigned c = 0; c < CLASSES; c++) {
-		if (holds_row(&p->private_row[c], row)) {
-			return give_held(t, &p->private_row[c], row, mask) ? HX_OK : HX_DOUBLE_FREE;
-		}
-	}
-	if (holds_row(&p->pending, row)) {
-		return give_held(t, &p->pending, row, mask) ? HX_OK : HX_DOUBLE_FREE;
+	return holds_row(&p->private_row[0], row)   ? &p->private_row[0]
+	       : holds_row(&p->pending, row)        ? &p->pending
+	       : holds_row(&p->private_row[1], row) ? &p->private_row[1]
+						    : NULL;
+}
+
+/* Free the single frames @mask of @row, in a child of singles; none unless all are taken. */
+static hx_status give_row(struct hx_tree *t, struct hx_tree_cpu *p, uint64_t row, uint64_t mask)
+{
+	struct held_row *held = held_by(p, row);
+	if (held) {
+		return give_held(t, held, row, mask) ? HX_OK : HX_DOUBLE_FREE;
 	}
 	return give_elsewhere(t, p, (uint32_t)(row / CHILD_ROWS), row, mask);
 }
@@ -289,9 +293,9 @@ static bool take_block(struct hx_tree *t, struct hx_tree_cpu *p, unsigned order,
 
 static bool take_whole(struct hx_tree *t, struct hx_tree_cpu *p, unsigned order, uint64_t *first)
 {
-	uint32_t cursor = __atomic_load_n(&t->cursor, __ATOMIC_RELAXED);
+	uint32_t cursor = __atomic_load_n(&t->whole_cursor, __ATOMIC_RELAXED);
 	const uint32_t child =
-		hx_tree_take_whole(t, p ? &p->cursor : &cursor, 1u << (order - CHILD_ORDER));
+		hx_tree_take_whole(t, p ? &p->whole_cursor : &cursor, order - CHILD_ORDER);
 	*first = first_of_child(t, child);
 	return child != NO_CHILD;
 }
@@ -439,8 +443,11 @@ static HX_NOINLINE hx_status give_any(struct hx_frame_allocator *a, struct hx_tr
 		status = give_shared(t, child, (first - t->first) / ROW_FRAMES,
 				     UINT64_C(1) << at % ROW_FRAMES);
 	} else if (has_rows(kind)) {
-		given = hx_tree_free_part(t, child, kind, at, (unsigned)frames);
-		hx_tree_relist(t, child);
+		uint64_t used;
+		given = hx_tree_free_part(t, child, kind, at, (unsigned)frames, &used);
+		if (hx_tree_is_due(hx_tree_state(t, child), used, at)) {
+			hx_tree_relist(t, child);
+		}
 	} else {
 		given = hx_tree_change(t, child, STATE_WHOLE_END, STATE_FREE);
 		hx_tree_show(t, child, STATE_FREE);
@@ -454,17 +461,19 @@ static HX_NOINLINE hx_status give_any(struct hx_frame_allocator *a, struct hx_tr
 	return HX_OK;
 }
 
-static hx_status give_run(struct hx_frame_allocator *a, uint64_t first, uint64_t frames)
+/* @p may be NULL, and is left. */
+static HX_NOINLINE hx_status give(struct hx_frame_allocator *a, struct hx_tree_cpu *p,
+				  uint64_t first, uint64_t frames)
 {
 	struct hx_tree *t = tree_of(a);
-	struct hx_tree_cpu *p = hx_tree_enter(t);
 	hx_status status;
 	if (p && frames == 1 && hx_frame_in_span(a, first, 1) &&
 	    is_singles(kind_of_state(hx_tree_state(t, child_of_frame(t, first))))) {
 		status = give_row(t, p, (first - t->first) / ROW_FRAMES,
 				  UINT64_C(1) << first % ROW_FRAMES);
-		COUNT(t, p, singles_given, status == HX_OK);
-		if (status != HX_OK) {
+		if (status == HX_OK) {
+			COUNT(t, p, singles_given, 1);
+		} else {
 			(void)refused(a, status);
 		}
 	} else {
@@ -480,15 +489,37 @@ static hx_status give_run(struct hx_frame_allocator *a, uint64_t first, uint64_t
 	return status;
 }
 
+/* A frame of a row that this CPU holds, before all else. */
+static HX_ALWAYS_INLINE hx_status give_frame(struct hx_frame_allocator *a, uint64_t first)
+{
+	struct hx_tree *t = tree_of(a);
+	struct hx_tree_cpu *p = hx_tree_enter(t);
+	if (p) {
+		const uint64_t row = (first - t->first) / ROW_FRAMES;
+		struct held_row *held = held_by(p, row);
+		if (held && give_held(t, held, row, UINT64_C(1) << first % ROW_FRAMES)) {
+			COUNT(t, p, singles_given, 1);
+			hx_tree_leave(p);
+			return HX_OK;
+		}
+	}
+	return give(a, p, first, 1);
+}
+
 hx_status hx_frames_tree_free(struct hx_frame_allocator *a, struct hx_pfn first, unsigned order)
 {
-	return order > HX_ORDER_MAX ? HX_INVALID_SIZE : give_run(a, first.v, UINT64_C(1) << order);
+	if (order == 0) {
+		return give_frame(a, first.v);
+	}
+	return order > HX_ORDER_MAX
+		       ? HX_INVALID_SIZE
+		       : give(a, hx_tree_enter(tree_of(a)), first.v, UINT64_C(1) << order);
 }
 
 hx_status hx_frames_tree_free_run(struct hx_frame_allocator *a, struct hx_pfn first,
 				  uint64_t frames)
 {
-	return frames == 0 ? HX_INVALID_SIZE : give_run(a, first.v, frames);
+	return frames == 0 ? HX_INVALID_SIZE : give(a, hx_tree_enter(tree_of(a)), first.v, frames);
 }
 
 /* Frames of one row that are all different, and how many of them come from @frames. */
@@ -525,7 +556,7 @@ uint64_t hx_frames_tree_free_bulk(struct hx_frame_allocator *a, const struct hx_
 		}
 		/* If not all of them could be freed, it is found out which. */
 		for (uint64_t i = 0; i < n && *status == HX_OK; i++) {
-			*status = given ? HX_OK : give_run(a, frames[done].v, 1);
+			*status = given ? HX_OK : give_frame(a, frames[done].v);
 			done += *status == HX_OK;
 		}
 	}
@@ -611,6 +642,7 @@ hx_status hx_frames_tree_init(struct hx_frame_allocator *a)
 		p->putting = NO_CHILD;
 		p->last_row = UINT32_MAX;
 		p->cursor = (uint32_t)((uint64_t)t->trees * mirrored(i) / HX_CPUS_MAX);
+		p->whole_cursor = p->cursor * TREE_CHILDREN;
 		for (unsigned c = 0; c < CLASSES; c++) {
 			p->private_row[c].row = NO_ROW;
 			p->singles[c] = NO_CHILD;

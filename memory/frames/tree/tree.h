@@ -39,7 +39,8 @@
  * The place says where allocations find the child:
  *
  *      0          nowhere: it is full
- *      1..14      SINGLES: at least 1 + (place - 1) * 37 frames are free
+ *      1          SINGLES: fewer than 24 frames are free
+ *      2..14      SINGLES: at least 24 + (place - 2) * 38 frames are free
  *      1..9       MIXED, HOLEY: an aligned run of 2^(place - 1) frames is free
  *      OWNED      it is somebody's, who alone takes frames from it
  *
@@ -107,7 +108,8 @@ enum {
 	PLACE_SINGLES_MAX = 14,
 	PLACE_RUNS_MAX = 9,
 	PLACE_OWNED = 15,
-	SINGLES_STEP = 37, /* 1 + 13 * 37 < 512 <= 14 * 37 */
+	SINGLES_THIN = 24,
+	SINGLES_STEP = 38, /* 24 + 12 * 38 < 512 <= 24 + 13 * 38 */
 };
 
 static inline unsigned state_of(enum kind kind, unsigned place)
@@ -151,11 +153,17 @@ static inline bool has_ends(enum kind kind)
 	return kind >= KIND_MIXED;
 }
 
-/* ---- Hints: one bit for each listing, the best to take from first ---- */
+/*
+ * ---- Hints: one bit for each listing, the best to take from first ----
+ *
+ * The fuller a child the better, so that others become empty. But one with a few frames is
+ * hardly worth its claim: such thin ones wait until they have gathered some more, or until
+ * there is nothing else.
+ */
 
 enum {
-	HINT_SINGLES = 0,         /* places 1..14 */
-	HINT_SINGLES_PINNED = 14, /* places 1..14 */
+	HINT_SINGLES = 0,         /* places 2..14, and 1 */
+	HINT_SINGLES_PINNED = 14, /* the same */
 	HINT_MIXED = 28,          /* places 1..9 */
 	HINT_MIXED_PINNED = 37,   /* places 1..9 */
 	HINT_FREE = 46,
@@ -204,6 +212,7 @@ struct hx_tree_cpu {
 	uint32_t putting;                /* one that it frees into */
 	uint32_t last_row;               /* where it freed last */
 	uint32_t cursor;                 /* the tree where it looks first */
+	uint32_t whole_cursor;           /* the child, for whole ones */
 	uint32_t uses;                   /* of held rows */
 	struct hx_tree_counters count;
 } __attribute__((aligned(64)));
@@ -218,7 +227,7 @@ struct hx_tree {
 	uint64_t *rows;
 	uint64_t *ends;
 	uint64_t cpus;                 /* that hold or have held something, as a mask */
-	uint32_t cursor;               /* of calls that could not use a CPU's own state */
+	uint32_t cursor, whole_cursor; /* of calls that could not use a CPU's own state */
 	struct hx_tree_counters count; /* of those; atomic */
 	struct hx_tree_cpu cpu[HX_CPUS_MAX];
 };
@@ -279,8 +288,8 @@ void hx_tree_publish(struct hx_tree *t, uint32_t child, enum kind kind);
 void hx_tree_relist(struct hx_tree *t, uint32_t child);
 /** Claim a child with one of the hints @wanted, the lowest first, from tree @cursor on. */
 uint32_t hx_tree_find(struct hx_tree *t, uint32_t *cursor, uint64_t wanted, enum kind fresh);
-/** Take @n FREE children, a power of two, aligned to it, for one allocation. */
-uint32_t hx_tree_take_whole(struct hx_tree *t, uint32_t *cursor, uint32_t n);
+/** Take 2^order FREE children, aligned, order 0..9, for one allocation; from child @cursor on. */
+uint32_t hx_tree_take_whole(struct hx_tree *t, uint32_t *cursor, unsigned order);
 /** Up to @n children from @child on, holes until now, are FREE. @return how many */
 uint64_t hx_tree_add_children(struct hx_tree *t, uint32_t child, uint64_t n);
 /** The hint of @state is set for the tree of @child. */
@@ -304,9 +313,18 @@ void hx_tree_take_part(struct hx_tree *t, uint32_t child, enum kind kind, unsign
 		       unsigned count, bool goes_on);
 /** The caller's child of SINGLES is MIXED from now on. */
 void hx_tree_mix(struct hx_tree *t, uint32_t child, enum kind singles);
-/** Free what belongs to one allocation; false: somebody else was faster. */
+/**
+ * Free what belongs to one allocation; false: somebody else was faster. *@used: what is
+ * taken still in its last row.
+ */
 bool hx_tree_free_part(struct hx_tree *t, uint32_t child, enum kind kind, unsigned from,
-		       unsigned count);
+		       unsigned count, uint64_t *used);
+/**
+ * May a child in @state be listed too low, now that frame @at of it was freed and @used is
+ * left in that row? For single frames every 16th free looks: a listing may lag behind, but
+ * for those that are full, and those that may have become empty.
+ */
+bool hx_tree_is_due(unsigned state, uint64_t used, unsigned at);
 /** Frames of one allocation get @new_ends, one word for each row of the child. */
 void hx_tree_split_part(struct hx_tree *t, uint32_t child, unsigned from, unsigned count,
 			const uint64_t new_ends[CHILD_ROWS]);

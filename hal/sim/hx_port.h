@@ -66,13 +66,21 @@ void hx_hal_irq_restore(unsigned long state);
 void hx_hal_relax(void);
 void hx_hal_user_access(bool allowed);
 
-/* The CPU that this thread plays, its number first; NULL: none yet. */
+/*
+ * The CPU that this thread plays, and its number. A thread that plays none yet becomes one;
+ * with plain stores it is taken for CPU 0 until it does so by another call.
+ */
 extern _Thread_local struct sim_cpu *hx_sim_this_cpu;
+extern _Thread_local unsigned hx_sim_number;
 
 static HX_ALWAYS_INLINE unsigned hx_hal_cpu_id(void)
 {
-	const void *cpu = hx_sim_this_cpu;
-	return __builtin_expect(cpu != NULL, 1) ? *(const unsigned *)cpu : hx_sim_cpu_id();
+#ifndef HX_SIM_PLAIN_STORES
+	if (__builtin_expect(hx_sim_this_cpu == NULL, 0)) {
+		return hx_sim_cpu_id();
+	}
+#endif
+	return hx_sim_number;
 }
 
 /* CPUs that do nothing for the machine do not look for interrupts: the host is asked. */

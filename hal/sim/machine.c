@@ -62,6 +62,13 @@ static struct {
 static pthread_mutex_t cpus_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_key_t thread_end;
 _Thread_local struct sim_cpu *hx_sim_this_cpu;
+_Thread_local unsigned hx_sim_number;
+
+static void play(struct sim_cpu *cpu)
+{
+	hx_sim_this_cpu = cpu;
+	hx_sim_number = cpu->id;
+}
 
 void sim_die(const char *format, ...)
 {
@@ -275,7 +282,7 @@ void hx_sim_configure(const struct hx_sim_config *c)
 		sim_tlb_reset(&cpu->tlb);
 	}
 	sim_cpus[0].owned = true;
-	hx_sim_this_cpu = &sim_cpus[0];
+	play(&sim_cpus[0]);
 	sim_cpus_end = 1;
 	pthread_mutex_unlock(&cpus_lock);
 }
@@ -328,7 +335,7 @@ static bool take_cpu(struct sim_cpu *cpu)
 	bool taken = !cpu->owned;
 	if (taken) {
 		cpu->owned = true;
-		hx_sim_this_cpu = cpu;
+		play(cpu);
 		pthread_setspecific(thread_end, cpu);
 		if (cpu->id >= sim_cpus_end) {
 			__atomic_store_n(&sim_cpus_end, cpu->id + 1, __ATOMIC_RELEASE);
@@ -416,7 +423,7 @@ void hx_sim_play(unsigned id)
 		cpu->also = me->also != NULL ? me->also : me;
 		me->also = cpu;
 	}
-	hx_sim_this_cpu = cpu;
+	play(cpu);
 }
 
 unsigned hx_sim_cpu_id(void)
@@ -462,10 +469,10 @@ void hx_hal_relax(void)
 		return;
 	}
 	for (struct sim_cpu *cpu = me->also; cpu != me; cpu = cpu->also) {
-		hx_sim_this_cpu = cpu;
+		play(cpu);
 		sim_deliver(cpu);
 	}
-	hx_sim_this_cpu = me;
+	play(me);
 }
 
 void hx_sim_wake(unsigned id)

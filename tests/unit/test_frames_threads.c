@@ -448,6 +448,11 @@ HX_TEST(slab_over_buddy_gives_in_bulk_what_others_cached)
 	bulk_finds_every_frame("slab", "buddy");
 }
 
+HX_TEST(tree_gives_in_bulk_what_others_hold)
+{
+	bulk_finds_every_frame("tree", NULL);
+}
+
 /* ---- Wrong frees of what other CPUs have ---- */
 
 /* Refused on every CPU, in every way, and neither frames nor what is known of them change. */
@@ -549,6 +554,11 @@ HX_TEST(slab_over_buddy_refuses_wrong_frees_on_every_cpu)
 	wrong_frees_across_cpus("slab", "buddy");
 }
 
+HX_TEST(tree_refuses_wrong_frees_on_every_cpu)
+{
+	wrong_frees_across_cpus("tree", NULL);
+}
+
 /* ---- The frame database ---- */
 
 enum { SECTION_FRAMES = 32768, DB_SECTIONS = 4, DB_STEPS = 20000 };
@@ -646,10 +656,9 @@ HX_TEST(references_survive_threads)
 HX_SUITE(frames_threads, HX_CASE(bitmap_hands_no_frame_out_twice),
 	 HX_CASE(buddy_hands_no_frame_out_twice),
 	 HX_CASE(slab_over_bitmap_hands_no_frame_out_twice),
-	 HX_CASE(slab_over_buddy_hands_no_frame_out_twice),
-	 HX_CASE(tree_hands_no_frame_out_twice), HX_CASE(bitmap_takes_one_of_many_frees),
-	 HX_CASE(buddy_takes_one_of_many_frees), HX_CASE(slab_takes_one_of_many_frees),
-	 HX_CASE(buddy_takes_one_of_two_frees_at_once),
+	 HX_CASE(slab_over_buddy_hands_no_frame_out_twice), HX_CASE(tree_hands_no_frame_out_twice),
+	 HX_CASE(bitmap_takes_one_of_many_frees), HX_CASE(buddy_takes_one_of_many_frees),
+	 HX_CASE(slab_takes_one_of_many_frees), HX_CASE(buddy_takes_one_of_two_frees_at_once),
 	 HX_CASE(slab_takes_one_of_two_frees_at_once),
 	 HX_CASE(slab_over_bitmap_gives_in_bulk_what_others_cached),
 	 HX_CASE(slab_over_buddy_gives_in_bulk_what_others_cached),
@@ -657,4 +666,5 @@ HX_SUITE(frames_threads, HX_CASE(bitmap_hands_no_frame_out_twice),
 	 HX_CASE(buddy_refuses_wrong_frees_on_every_cpu),
 	 HX_CASE(slab_over_bitmap_refuses_wrong_frees_on_every_cpu),
 	 HX_CASE(slab_over_buddy_refuses_wrong_frees_on_every_cpu),
-	 HX_CASE(references_survive_threads));
+	 HX_CASE(tree_gives_in_bulk_what_others_hold),
+	 HX_CASE(tree_refuses_wrong_frees_on_every_cpu), HX_CASE(references_survive_threads));

@@ -8,6 +8,8 @@ static void sum_up(struct hx_tree_counters *sum, const struct hx_tree_counters *
 {
 	sum->singles_taken += hx_frame_counter(&c->singles_taken);
 	sum->singles_given += hx_frame_counter(&c->singles_given);
+	sum->wholes_taken += hx_frame_counter(&c->wholes_taken);
+	sum->wholes_given += hx_frame_counter(&c->wholes_given);
 	sum->others_taken += hx_frame_counter(&c->others_taken);
 	sum->others_given += hx_frame_counter(&c->others_given);
 	sum->frames_taken += hx_frame_counter(&c->frames_taken);
@@ -26,7 +28,8 @@ static struct hx_tree_counters counters(const struct hx_tree *t)
 
 static uint64_t frames_out(const struct hx_tree_counters *c)
 {
-	return c->singles_taken - c->singles_given + c->frames_taken - c->frames_given;
+	return c->singles_taken - c->singles_given + c->frames_taken - c->frames_given +
+	       (c->wholes_taken - c->wholes_given) * CHILD_FRAMES;
 }
 
 uint64_t hx_frames_tree_free_frames(const struct hx_frame_allocator *a)
@@ -62,8 +65,8 @@ void hx_frames_tree_stats(const struct hx_frame_allocator *a, struct hx_frame_st
 	const struct hx_tree_counters c = counters(t);
 	hx_frame_common_stats(a, out);
 	out->free_frames = hx_frame_counter(&a->total_frames) - frames_out(&c);
-	out->allocations = c.singles_taken + c.others_taken;
-	out->frees = c.singles_given + c.others_given;
+	out->allocations = c.singles_taken + c.wholes_taken + c.others_taken;
+	out->frees = c.singles_given + c.wholes_given + c.others_given;
 	out->cached_frames = held_frames(t);
 	/* Runs of free frames, from the first to the one that ends them. */
 	uint64_t begin = 0, f = first_of_child(t, t->lead);

@@ -132,46 +132,60 @@ static void write_ends(struct hx_tree *t, uint32_t child, unsigned row, uint64_t
 	}
 }
 
+/* Rows that are wholly free, aligned to as many as the block has. */
+static bool take_rows(struct hx_tree *t, uint32_t child, unsigned n, uint64_t *first)
+{
+	const uint64_t *rows = rows_of(t, child);
+	for (unsigned r = 0; r < CHILD_ROWS; r += n) {
+		uint64_t used = 0;
+		for (unsigned i = 0; i < n; i++) {
+			used |= hx_word_peek(&rows[r + i]);
+		}
+		if (used == 0) { /* and so it stays: the caller owns the child */
+			*first = first_of_child(t, child) + r * ROW_FRAMES;
+			hx_tree_take_part(t, child, KIND_MIXED, r * ROW_FRAMES, n * ROW_FRAMES,
+					  false);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* One of the blocks of 2^order frames that are free in row @r; @fit: no larger one's half. */
+static bool take_in_row(struct hx_tree *t, uint32_t child, unsigned r, unsigned order, bool fit,
+			uint64_t *first)
+{
+	uint64_t *row = &rows_of(t, child)[r];
+	uint64_t used = hx_word_peek(row);
+	while (used != UINT64_MAX) {
+		uint64_t found = blocks_in(~used, order);
+		if (fit && order < ROW_ORDER) {
+			const uint64_t two = found & found >> (1u << order) & begins[order + 1];
+			found &= ~(two | two << (1u << order));
+		}
+		if (found == 0) {
+			return false;
+		}
+		const unsigned at = hx_bits_ctz(found);
+		const uint64_t mask = block_bits(order) << at;
+		write_ends(t, child, r, mask, UINT64_C(1) << (at + (1u << order) - 1));
+		if (hx_word_update(row, &used, used | mask)) {
+			*first = first_of_child(t, child) + r * ROW_FRAMES + at;
+			return true;
+		}
+	}
+	return false;
+}
+
 bool hx_tree_take_block(struct hx_tree *t, uint32_t child, unsigned order, uint64_t *first)
 {
-	uint64_t *rows = rows_of(t, child);
 	if (order > ROW_ORDER) {
-		const unsigned n = 1u << (order - ROW_ORDER);
-		for (unsigned r = 0; r < CHILD_ROWS; r += n) {
-			uint64_t used = 0;
-			for (unsigned i = 0; i < n; i++) {
-				used |= hx_word_load(&rows[r + i]);
-			}
-			if (used == 0) { /* and so it stays: the caller owns the child */
-				*first = first_of_child(t, child) + r * ROW_FRAMES;
-				hx_tree_take_part(t, child, KIND_MIXED, r * ROW_FRAMES,
-						  n * ROW_FRAMES, false);
-				return true;
-			}
-		}
-		return false;
+		return take_rows(t, child, 1u << (order - ROW_ORDER), first);
 	}
-	/* First where no larger block is broken for it. */
-	for (unsigned larger = order < ROW_ORDER ? 0 : 1; larger < 2; larger++) {
+	for (unsigned fit = 2; fit-- > 0;) {
 		for (unsigned r = 0; r < CHILD_ROWS; r++) {
-			uint64_t used = hx_word_load(&rows[r]);
-			for (;;) {
-				uint64_t found = blocks_in(~used, order);
-				if (larger == 0) {
-					uint64_t two = blocks_in(~used, order + 1);
-					found &= ~(two | two << (1u << order));
-				}
-				if (found == 0) {
-					break;
-				}
-				const unsigned at = hx_bits_ctz(found);
-				const uint64_t mask = block_bits(order) << at;
-				write_ends(t, child, r, mask,
-					   UINT64_C(1) << (at + (1u << order) - 1));
-				if (hx_word_update(&rows[r], &used, used | mask)) {
-					*first = first_of_child(t, child) + r * ROW_FRAMES + at;
-					return true;
-				}
+			if (take_in_row(t, child, r, order, fit, first)) {
+				return true;
 			}
 		}
 	}
@@ -248,6 +262,28 @@ void hx_tree_split_part(struct hx_tree *t, uint32_t child, unsigned from, unsign
 		const uint64_t mask = hx_frame_word_mask(f, left, &n);
 		write_ends(t, child, f / ROW_FRAMES, mask, new_ends[f / ROW_FRAMES] & mask);
 	}
+}
+
+bool hx_tree_free_block(struct hx_tree *t, uint32_t child, unsigned from, unsigned order,
+			uint64_t *used)
+{
+	const unsigned at = from % ROW_FRAMES;
+	if (order > ROW_ORDER || at == 0 || at % (1u << order) != 0) {
+		return false;
+	}
+	uint64_t *row = &rows_of(t, child)[from / ROW_FRAMES];
+	const uint64_t ends = hx_word_peek(&ends_of(t, child)[from / ROW_FRAMES]);
+	const uint64_t mask = block_bits(order) << at, last = UINT64_C(1)
+							      << (at + (1u << order) - 1);
+	const uint64_t before = UINT64_C(1) << (at - 1);
+	*used = hx_word_load(row);
+	/* All of it is taken, it ends with its last frame, and nothing goes on into it. */
+	if ((*used & mask) != mask || (ends & mask) != last || (*used & ~ends & before) != 0) {
+		return false;
+	}
+	const uint64_t old = hx_word_and(row, ~mask);
+	*used = old & ~mask;
+	return (old & mask) == mask; /* or another free of it was faster */
 }
 
 /* ---- Lengths ---- */

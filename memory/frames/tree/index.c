@@ -240,7 +240,7 @@ static bool take_words(uint64_t *word, uint32_t n)
 }
 
 /* 2^order children, at most 8, within a word; the first of them, or NO_CHILD. */
-static uint32_t take_in_word(struct hx_tree *t, uint32_t w, unsigned order)
+static HX_ALWAYS_INLINE uint32_t take_in_word(struct hx_tree *t, uint32_t w, unsigned order)
 {
 	uint64_t old = hx_word_peek(&t->states[w]);
 	for (;;) {
@@ -261,6 +261,11 @@ static uint32_t take_in_word(struct hx_tree *t, uint32_t w, unsigned order)
 			return w * STATES_IN_WORD + shift / 8;
 		}
 	}
+}
+
+uint32_t hx_tree_take_one_whole(struct hx_tree *t, uint32_t child)
+{
+	return take_in_word(t, child / STATES_IN_WORD, 0);
 }
 
 /* 2^order children, less than a tree, from word @w on, at most to the end of the tree. */
@@ -331,6 +336,24 @@ uint32_t hx_tree_take_whole(struct hx_tree *t, uint32_t *cursor, unsigned order)
 		w = tree * words;
 	}
 	return NO_CHILD;
+}
+
+/* Does an allocation go on behind a child in @state? So it may for kinds that have ends. */
+static bool may_go_on(unsigned state)
+{
+	return state == STATE_WHOLE_ON || has_ends(kind_of_state(state));
+}
+
+bool hx_tree_give_whole(struct hx_tree *t, uint32_t child)
+{
+	if (child > 0 && may_go_on(hx_tree_state(t, child - 1))) {
+		return false;
+	}
+	if (!hx_tree_change(t, child, STATE_WHOLE_END, STATE_FREE)) {
+		return false;
+	}
+	hx_tree_show(t, child, STATE_FREE);
+	return true;
 }
 
 uint64_t hx_tree_add_children(struct hx_tree *t, uint32_t child, uint64_t n)

@@ -343,11 +343,22 @@ static bool take(struct hx_tree *t, struct hx_tree_cpu *p, unsigned order, unsig
 	return found;
 }
 
+/* All but a frame of the row that the CPU holds. @p may be NULL, and is left. */
+/* All but a frame of the row that the CPU holds. @p may be NULL, and is left. */
 static HX_NOINLINE struct hx_pfn_result
 allocate(struct hx_frame_allocator *a, struct hx_tree_cpu *p, unsigned order, unsigned flags)
 {
+	struct hx_tree *t = tree_of(a);
 	uint64_t first = 0;
-	const bool found = take(tree_of(a), p, order, (flags & HX_FRAMES_PINNED) != 0, &first);
+	if (p && order == CHILD_ORDER) {
+		const uint32_t child = hx_tree_take_one_whole(t, p->whole_cursor);
+		if (child != NO_CHILD) {
+			COUNT(t, p, wholes_taken, 1);
+			hx_tree_leave(p);
+			return hx_frame_found(first_of_child(t, child));
+		}
+	}
+	const bool found = take(t, p, order, (flags & HX_FRAMES_PINNED) != 0, &first);
 	if (p) {
 		hx_tree_leave(p);
 	}
@@ -366,19 +377,19 @@ struct hx_pfn_result hx_frames_tree_allocate(struct hx_frame_allocator *a, unsig
 	}
 	struct hx_tree *t = tree_of(a);
 	struct hx_tree_cpu *p = hx_tree_enter(t);
-	if (p && order == 0) {
-		struct held_row *held = &p->private_row[(flags & HX_FRAMES_PINNED) != 0];
-		const uint64_t mask = hx_word_peek(&held->mask);
-		if (mask != 0) {
-			__atomic_store_n(&held->mask, mask & (mask - 1), __ATOMIC_RELEASE);
-			const uint64_t frame =
-				frame_of(t, (uint32_t)hx_word_peek(&held->row), mask);
-			COUNT(t, p, singles_taken, 1);
-			hx_tree_leave(p);
-			return hx_frame_found(frame);
-		}
+	if (order > 0 || !p) {
+		return allocate(a, p, order, flags);
 	}
-	return allocate(a, p, order, flags);
+	struct held_row *held = &p->private_row[(flags & HX_FRAMES_PINNED) != 0];
+	const uint64_t mask = hx_word_peek(&held->mask);
+	if (mask == 0) {
+		return allocate(a, p, order, flags);
+	}
+	__atomic_store_n(&held->mask, mask & (mask - 1), __ATOMIC_RELEASE);
+	const uint64_t frame = frame_of(t, (uint32_t)hx_word_peek(&held->row), mask);
+	COUNT(t, p, singles_taken, 1);
+	hx_tree_leave(p);
+	return hx_frame_found(frame);
 }
 
 struct hx_pfn_result hx_frames_tree_allocate_run(struct hx_frame_allocator *a, uint64_t frames,
@@ -506,14 +517,57 @@ static HX_ALWAYS_INLINE hx_status give_frame(struct hx_frame_allocator *a, uint6
 	return give(a, p, first, 1);
 }
 
+/* A block in a child that has ends, before all else. */
+static HX_ALWAYS_INLINE hx_status give_block(struct hx_frame_allocator *a, uint64_t first,
+					     unsigned order)
+{
+	struct hx_tree *t = tree_of(a);
+	struct hx_tree_cpu *p = hx_tree_enter(t);
+	if (p && hx_frame_in_span(a, first, 1)) {
+		const uint32_t child = child_of_frame(t, first);
+		const enum kind kind = kind_of_state(hx_tree_state(t, child));
+		const unsigned at = first % CHILD_FRAMES;
+		uint64_t used;
+		if ((kind == KIND_MIXED || kind == KIND_MIXED_PINNED) &&
+		    hx_tree_free_block(t, child, at, order, &used)) {
+			if (hx_tree_is_due(hx_tree_state(t, child), used, at)) {
+				hx_tree_relist(t, child);
+			}
+			COUNT(t, p, others_given, 1);
+			COUNT(t, p, frames_given, UINT64_C(1) << order);
+			hx_tree_leave(p);
+			return HX_OK;
+		}
+	}
+	return give(a, p, first, UINT64_C(1) << order);
+}
+
+/* One whole child, before all else; the CPU takes it again next. */
+static HX_ALWAYS_INLINE hx_status give_child(struct hx_frame_allocator *a, uint64_t first)
+{
+	struct hx_tree *t = tree_of(a);
+	struct hx_tree_cpu *p = hx_tree_enter(t);
+	if (p && first % CHILD_FRAMES == 0 && hx_frame_in_span(a, first, CHILD_FRAMES)) {
+		const uint32_t child = child_of_frame(t, first);
+		if (hx_tree_give_whole(t, child)) {
+			p->whole_cursor = child;
+			COUNT(t, p, wholes_given, 1);
+			hx_tree_leave(p);
+			return HX_OK;
+		}
+	}
+	return give(a, p, first, CHILD_FRAMES);
+}
+
 hx_status hx_frames_tree_free(struct hx_frame_allocator *a, struct hx_pfn first, unsigned order)
 {
 	if (order == 0) {
 		return give_frame(a, first.v);
 	}
-	return order > HX_ORDER_MAX
-		       ? HX_INVALID_SIZE
-		       : give(a, hx_tree_enter(tree_of(a)), first.v, UINT64_C(1) << order);
+	if (order == CHILD_ORDER) {
+		return give_child(a, first.v);
+	}
+	return order > HX_ORDER_MAX ? HX_INVALID_SIZE : give_block(a, first.v, order);
 }
 
 hx_status hx_frames_tree_free_run(struct hx_frame_allocator *a, struct hx_pfn first,

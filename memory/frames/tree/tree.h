@@ -193,6 +193,7 @@ enum { CLASSES = 2, GROUPS = 3 };
 
 struct hx_tree_counters {
 	uint64_t singles_taken, singles_given; /* allocations of one frame out of rows */
+	uint64_t wholes_taken, wholes_given;   /* of one whole child */
 	uint64_t others_taken, others_given;
 	uint64_t frames_taken, frames_given; /* of the others */
 };
@@ -290,6 +291,10 @@ void hx_tree_relist(struct hx_tree *t, uint32_t child);
 uint32_t hx_tree_find(struct hx_tree *t, uint32_t *cursor, uint64_t wanted, enum kind fresh);
 /** Take 2^order FREE children, aligned, order 0..9, for one allocation; from child @cursor on. */
 uint32_t hx_tree_take_whole(struct hx_tree *t, uint32_t *cursor, unsigned order);
+/** The straight way for one child: of those whose states are in one word with @child's. */
+uint32_t hx_tree_take_one_whole(struct hx_tree *t, uint32_t child);
+/** @child is one allocation, and is FREE now; false: it is not, or it takes a closer look. */
+bool hx_tree_give_whole(struct hx_tree *t, uint32_t child);
 /** Up to @n children from @child on, holes until now, are FREE. @return how many */
 uint64_t hx_tree_add_children(struct hx_tree *t, uint32_t child, uint64_t n);
 /** The hint of @state is set for the tree of @child. */
@@ -319,6 +324,12 @@ void hx_tree_mix(struct hx_tree *t, uint32_t child, enum kind singles);
  */
 bool hx_tree_free_part(struct hx_tree *t, uint32_t child, enum kind kind, unsigned from,
 		       unsigned count, uint64_t *used);
+/**
+ * The straight way for a block of 2^order frames within a row of a MIXED child. false: there
+ * is none at @from, or it takes a closer look; nothing has changed.
+ */
+bool hx_tree_free_block(struct hx_tree *t, uint32_t child, unsigned from, unsigned order,
+			uint64_t *used);
 /**
  * May a child in @state be listed too low, now that frame @at of it was freed and @used is
  * left in that row? For single frames every 16th free looks: a listing may lag behind, but

@@ -4,6 +4,7 @@
  * lifetimes, what CPUs hold and lose, interrupts in the middle of calls, the index that is
  * built anew. The cases that all allocators share are in test_frames.c.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -297,6 +298,195 @@ HX_TEST(the_index_is_built_anew)
 	end();
 }
 
+/* ---- Wrong frees ---- */
+
+/* On every CPU the frames are refused as @want, and stay what they are. */
+static void refused(uint64_t first, uint64_t count, hx_status want)
+{
+	unsigned char *before = malloc(tree.metadata_bytes);
+	HX_REQUIRE(before);
+	memcpy(before, tree.metadata, tree.metadata_bytes);
+	for (unsigned cpu = 0; cpu < 4; cpu++) {
+		const unsigned order = hx_log2_ceil(count);
+		const struct hx_pfn f = hx_pfn(first);
+		hx_status status = HX_OK;
+		hx_sim_play(cpu);
+		HX_CHECK_STATUS(trait->free_run(&tree, f, count), want);
+		HX_CHECK_STATUS(trait->split(&tree, f, count, 1), want);
+		if (count == UINT64_C(1) << order) {
+			HX_CHECK_STATUS(trait->free(&tree, f, order), want);
+		}
+		if (count == 1) {
+			HX_CHECK_EQUAL(trait->free_bulk(&tree, &f, 1, &status), 0);
+			HX_CHECK_STATUS(status, want);
+		}
+	}
+	HX_CHECK(memcmp(before, tree.metadata, tree.metadata_bytes) == 0);
+	free(before);
+	hx_sim_play(0);
+	SOUND();
+}
+
+/* A frame is free in the row that a CPU holds, waits to be free, or is free in the bitmap. */
+HX_TEST(frames_that_cpus_hold_are_free)
+{
+	struct hx_pfn f[400];
+	hx_status status;
+	if (!begin()) {
+		return;
+	}
+	HX_CHECK_EQUAL(trait->allocate_bulk(&tree, f, 400, 0), 400);
+	const unsigned private = 399, elsewhere = 5, by_other = 398, rest = 397;
+	HX_CHECK_STATUS(trait->free(&tree, f[private], 0), HX_OK);
+	HX_CHECK_STATUS(trait->free(&tree, f[elsewhere], 0), HX_OK); /* pending */
+	hx_sim_play(2);
+	HX_CHECK_STATUS(trait->free(&tree, f[by_other], 0), HX_OK);
+	/* Here each is where it was said to be. */
+	const struct hx_tree *t = tree.metadata;
+	HX_CHECK((uint32_t)t->cpu[0].private_row[0].row == (f[private].v - t->first) / 64);
+	HX_CHECK((uint32_t)t->cpu[0].private_row[0].row == (f[by_other].v - t->first) / 64);
+	HX_CHECK((uint32_t)t->cpu[0].pending.row == (f[elsewhere].v - t->first) / 64);
+	const unsigned those[] = {private, elsewhere, by_other};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(those); i++) {
+		refused(f[those[i]].v, 1, HX_DOUBLE_FREE);
+		refused(f[those[i]].v, 2, HX_DOUBLE_FREE);
+		HX_CHECK_STATUS(trait->block_frames(&tree, f[those[i]]).status, HX_DOUBLE_FREE);
+	}
+	refused(f[rest].v, 2, HX_WRONG_SIZE_FREE);
+	/* A bulk with one of them in the middle of a row frees what stands before it. */
+	hx_sim_play(0);
+	const struct hx_pfn bulk[] = {f[6], f[elsewhere], f[7]};
+	HX_CHECK_EQUAL(trait->free_bulk(&tree, bulk, 3, &status), 1);
+	HX_CHECK_STATUS(status, HX_DOUBLE_FREE);
+	HX_CHECK_STATUS(trait->free(&tree, f[7], 0), HX_OK);
+	HX_CHECK_EQUAL(trait->free_frames(&tree), SPAN - 400 + 5);
+	SOUND();
+	end();
+}
+
+/* What is larger than a child, or made of parts of several. */
+HX_TEST(large_allocations_are_freed_whole)
+{
+	if (!begin()) {
+		return;
+	}
+	for (unsigned order = 9; order < 14; order++) {
+		struct hx_pfn_result r = trait->allocate(&tree, order, 0, NULL);
+		const uint64_t count = UINT64_C(1) << order;
+		HX_REQUIRE_STATUS(r.status, HX_OK);
+		refused(r.value.v, count / 2, HX_WRONG_SIZE_FREE);
+		refused(r.value.v, count + 1, HX_WRONG_SIZE_FREE);
+		refused(r.value.v, 1, HX_WRONG_SIZE_FREE);
+		refused(r.value.v + 1, 1, HX_FOREIGN_FREE);
+		for (uint64_t at = 512; at < count; at *= 2) {
+			refused(r.value.v + at, 512, HX_FOREIGN_FREE);
+			refused(r.value.v + at, count - at, HX_FOREIGN_FREE);
+		}
+		HX_CHECK_STATUS(trait->free(&tree, r.value, order), HX_OK);
+		refused(r.value.v, count, HX_DOUBLE_FREE);
+		refused(r.value.v, 512, HX_DOUBLE_FREE);
+		/* Its neighbour of the same size ends before it. */
+		struct hx_pfn_result two[2] = {trait->allocate(&tree, order, 0, NULL),
+					       trait->allocate(&tree, order, 0, NULL)};
+		HX_CHECK_STATUS(trait->free(&tree, two[1].value, order), HX_OK);
+		HX_CHECK_STATUS(trait->free(&tree, two[0].value, order), HX_OK);
+	}
+	const uint64_t first = (BASE + 511) / 512 * 512 + 300, count = 2000;
+	HX_CHECK_STATUS(trait->reserve(&tree, hx_pfn(first), count), HX_OK);
+	HX_CHECK_STATUS(trait->reserve(&tree, hx_pfn(first + count), 5), HX_OK);
+	refused(first + 212, 512, HX_FOREIGN_FREE);
+	refused(first + 212, count - 212, HX_FOREIGN_FREE);
+	refused(first, count - 1, HX_WRONG_SIZE_FREE);
+	HX_CHECK_STATUS(trait->free_run(&tree, hx_pfn(first + count), 5), HX_OK);
+	/* In parts that lie across borders of children and rows. */
+	HX_CHECK_STATUS(trait->split(&tree, hx_pfn(first), count, 100), HX_OK);
+	refused(first, count, HX_WRONG_SIZE_FREE);
+	for (uint64_t at = 0; at < count; at += 100) {
+		refused(first + at + 1, 99, HX_FOREIGN_FREE);
+		HX_CHECK_STATUS(trait->free_run(&tree, hx_pfn(first + at), 100), HX_OK);
+		SOUND();
+	}
+	HX_CHECK_STATUS(trait->reserve(&tree, hx_pfn(BASE), SPAN), HX_OK);
+	end();
+}
+
+/* ---- Threads ---- */
+
+enum { THREADS = 4, STEPS = 60000 };
+
+struct worker {
+	pthread_t thread;
+	uint8_t number;
+	uint64_t wrong;
+};
+
+/* Frames that one thread took and any other frees; drains, runs and parts in between. */
+static uint64_t shared_frames[512]; /* atomic: first << 16 | count */
+
+static void *churn(void *argument)
+{
+	struct worker *w = argument;
+	struct hx_random r = {w->number * UINT64_C(77)};
+	hx_sim_play(w->number);
+	for (unsigned step = 0; step < STEPS; step++) {
+		uint64_t *slot =
+			&shared_frames[hx_random_below(&r, HX_ARRAY_LENGTH(shared_frames))];
+		const uint64_t kind = hx_random_below(&r, 64);
+		const unsigned order = kind < 40 ? 0 : (unsigned)(kind % 11);
+		const uint64_t count = kind == 63 ? 700 : UINT64_C(1) << order;
+		uint64_t mine = 0;
+		if (step % 256 == 0) {
+			trait->drain(&tree);
+		}
+		struct hx_pfn_result got = kind == 63 ? trait->allocate_run(&tree, count, 0, NULL)
+						      : trait->allocate(&tree, order, 0, NULL);
+		if (got.status == HX_OK) {
+			w->wrong += !change(got.value.v, count, 0, w->number);
+			w->wrong += !change(got.value.v, count, w->number, 9); /* anybody's */
+			mine = got.value.v << 16 | count;
+		}
+		const uint64_t old = __atomic_exchange_n(slot, mine, __ATOMIC_ACQ_REL);
+		if (old != 0) {
+			const struct hx_pfn first = hx_pfn(old >> 16);
+			w->wrong += !change(first.v, old & 0xffff, 9, 0);
+			w->wrong += trait->free_run(&tree, first, old & 0xffff) != HX_OK;
+		}
+	}
+	return NULL;
+}
+
+HX_TEST(threads_share_it)
+{
+	struct worker workers[THREADS];
+	if (!begin()) {
+		return;
+	}
+	memset(shared_frames, 0, sizeof shared_frames);
+	for (unsigned i = 0; i < THREADS; i++) {
+		workers[i] = (struct worker){.number = (uint8_t)(i + 1)};
+		HX_REQUIRE(pthread_create(&workers[i].thread, NULL, churn, &workers[i]) == 0);
+	}
+	uint64_t wrong = 0;
+	for (unsigned i = 0; i < THREADS; i++) {
+		pthread_join(workers[i].thread, NULL);
+		wrong += workers[i].wrong;
+	}
+	HX_CHECK_EQUAL(wrong, 0);
+	SOUND();
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(shared_frames); i++) {
+		const uint64_t old = shared_frames[i];
+		if (old != 0) {
+			HX_CHECK_STATUS(trait->free_run(&tree, hx_pfn(old >> 16), old & 0xffff),
+					HX_OK);
+		}
+	}
+	SOUND();
+	trait->drain(&tree);
+	SOUND();
+	HX_CHECK_STATUS(trait->reserve(&tree, hx_pfn(BASE), SPAN), HX_OK);
+	end();
+}
+
 /* ---- Interrupts ---- */
 
 static struct {
@@ -385,4 +575,5 @@ HX_TEST(interrupts_may_come_anywhere)
 
 HX_SUITE(frames_tree, HX_CASE(random_calls_keep_it_sound), HX_CASE(no_frame_is_out_of_reach),
 	 HX_CASE(lifetimes_do_not_mix), HX_CASE(the_index_is_built_anew),
-	 HX_CASE(interrupts_may_come_anywhere));
+	 HX_CASE(frames_that_cpus_hold_are_free), HX_CASE(large_allocations_are_freed_whole),
+	 HX_CASE(threads_share_it), HX_CASE(interrupts_may_come_anywhere));

@@ -72,7 +72,8 @@ static hx_status allocate_spares(struct hx_framedb *db, uint64_t first, uint64_t
 			continue;
 		}
 		struct hx_pfn_result r = hx_frames_allocate(
-			db->frames, SECTION_ORDER, HX_ALLOC_NO_PRESSURE | HX_FRAMES_PINNED);
+			db->frames, SECTION_ORDER,
+			HX_ALLOC_NO_PRESSURE | HX_ALLOC_RESERVE | HX_FRAMES_PINNED);
 		if (r.status != HX_OK) {
 			free_spares(db, *list);
 			return r.status;

@@ -20,8 +20,16 @@
  * Carving only takes RAM away, so the shapes still hold, and nothing needs to be
  * computed again.
  *
+ * Free frames of a zone against its watermarks:
+ *
+ *      high  -----  reached again: below low is worth an event again
+ *      low   -----  the request that comes to lie below raises one
+ *      min   -----  the reserve: for requests that ask for it
+ *
  * The front has no lock: zones change only while boot, or whoever adds one, is
- * alone. Everything else is under the lock of a zone's allocator.
+ * alone. Everything else is under the lock of a zone's allocator; watermarks are
+ * compared without it, so that requests of several CPUs may together go below min by
+ * as much as all but one of them ask for.
  */
 #include "trait.h"
 
@@ -199,15 +207,93 @@ static struct hx_zone *piece_of(struct hx_frames *f, struct hx_pfn first, uint64
 	return z;
 }
 
+/* ---- Watermarks ---- */
+
+static void set_marks(struct hx_zone *z, uint64_t min, uint64_t low, uint64_t high)
+{
+	__atomic_store_n(&z->min, min, __ATOMIC_RELAXED);
+	__atomic_store_n(&z->low, low, __ATOMIC_RELAXED);
+	__atomic_store_n(&z->high, high, __ATOMIC_RELAXED);
+}
+
+static void follow_size(struct hx_zone *z, const struct hx_zone_shares *s)
+{
+	uint64_t total = hx_frame_counter(&z->front->total_frames);
+	if (!z->marked) {
+		set_marks(z, total * s->min / 1000, total * s->low / 1000, total * s->high / 1000);
+	}
+}
+
+/*
+ * At least that many frames are free. The counter of who keeps them leaves out what
+ * CPUs cache; these are looked at only when it does not reach.
+ */
+static bool has_free(const struct hx_zone *z, uint64_t frames)
+{
+	const struct hx_frame_allocator *keeper = z->front->backing ? z->front->backing : z->front;
+	return hx_frame_counter(&keeper->free_frames) >= frames ||
+	       z->front->trait->free_frames(z->front) >= frames;
+}
+
+/* How many of @frames the zone can give without going below min. */
+static uint64_t spare(const struct hx_zone *z, uint64_t frames)
+{
+	uint64_t min = hx_frame_counter(&z->min), all;
+	if (min == 0 || (!__builtin_add_overflow(min, frames, &all) && has_free(z, all))) {
+		return frames;
+	}
+	uint64_t free_frames = z->front->trait->free_frames(z->front);
+	uint64_t above = free_frames > min ? free_frames - min : 0;
+	return above < frames ? above : frames;
+}
+
+/* A request got frames of @z: is that worth an event? */
+static void watch(struct hx_frames *f, struct hx_zone *z, unsigned flags)
+{
+	uint64_t low = hx_frame_counter(&z->low), high = hx_frame_counter(&z->high);
+	if (low == 0 || !f->low || (flags & HX_ALLOC_NO_PRESSURE) != 0 || has_free(z, low) ||
+	    __atomic_exchange_n(&z->below_low, true, __ATOMIC_RELAXED)) {
+		return;
+	}
+	uint64_t free_frames = z->front->trait->free_frames(z->front);
+	if (free_frames < high) {
+		f->low(f->pressure_context, high - free_frames);
+	}
+}
+
+/* @z got frames back. */
+static void rearm(struct hx_zone *z)
+{
+	if (__atomic_load_n(&z->below_low, __ATOMIC_RELAXED) &&
+	    has_free(z, hx_frame_counter(&z->high))) {
+		__atomic_store_n(&z->below_low, false, __ATOMIC_RELAXED);
+	}
+}
+
+hx_status hx_zone_watermarks(struct hx_zone *z, uint64_t min, uint64_t low, uint64_t high)
+{
+	if (!z || min > low || low > high) {
+		return HX_INVALID_ARGUMENT;
+	}
+	z->marked = true;
+	set_marks(z, min, low, high);
+	rearm(z);
+	return HX_OK;
+}
+
+/* ---- Frames for the zones ---- */
+
 /* Make [first, end), all of it in spans, free. */
 static hx_status give(struct hx_frames *f, struct hx_pfn first, uint64_t end)
 {
 	hx_status status = HX_OK;
 	while (status == HX_OK && first.v < end) {
 		uint64_t n = 0;
-		const struct hx_zone *z = piece_of(f, first, end, &n);
+		struct hx_zone *z = piece_of(f, first, end, &n);
 		HX_ASSERT(z);
 		status = z->front->trait->add(z->front, first, n);
+		follow_size(z, &f->shares);
+		rearm(z);
 		first.v += n;
 	}
 	return status;
@@ -272,10 +358,12 @@ hx_status hx_frames_init(struct hx_frames *f, const struct hx_frames_config *c,
 			 struct hx_memmap *map)
 {
 	if (!f || !c || !map || !c->physical ||
-	    (needs_backing(c->physical) && !hx_frame_may_back(c->backing))) {
+	    (needs_backing(c->physical) && !hx_frame_may_back(c->backing)) ||
+	    c->watermarks.min > c->watermarks.low || c->watermarks.low > c->watermarks.high ||
+	    c->watermarks.high > 1000) {
 		return HX_INVALID_ARGUMENT;
 	}
-	*f = (struct hx_frames){.zone_count = 0};
+	*f = (struct hx_frames){.shares = c->watermarks};
 	hx_status status = build(f, c, map);
 	if (status != HX_OK) {
 		*f = (struct hx_frames){.zone_count = 0};
@@ -364,11 +452,19 @@ struct request {
 	uint64_t count; /* 0: a block */
 	const struct hx_frame_constraint *constraint;
 	unsigned flags;
+	enum hx_zone_kind lowest, highest;
+	bool or_high; /* HIGH as the last resort */
+	bool digs;    /* for what zones keep below min */
 };
+
+static uint64_t frames_of_request(const struct request *r)
+{
+	return r->count != 0 ? r->count : UINT64_C(1) << r->order;
+}
 
 /* The flags that allocators see; the front's own are HX_ALLOC_*. */
 #define LIFETIME_FLAGS HX_FRAMES_PINNED
-#define KNOWN_FLAGS (HX_ALLOC_NO_PRESSURE | LIFETIME_FLAGS)
+#define KNOWN_FLAGS (HX_ALLOC_NO_PRESSURE | HX_ALLOC_RESERVE | LIFETIME_FLAGS)
 
 static struct hx_pfn_result ask(struct hx_zone *z, const struct request *r)
 {
@@ -386,6 +482,27 @@ static bool may_satisfy(const struct hx_zone *z, const struct hx_frame_constrain
 	       (c->lowest.v < zone_end(z) && (c->limit.v == 0 || c->limit.v > z->allocator.base));
 }
 
+/* A request without a right to the reserve was cut short by it. */
+static void note_withheld(struct hx_zone *z, unsigned flags)
+{
+	if ((flags & HX_ALLOC_RESERVE) == 0) {
+		__atomic_fetch_add(&z->withheld, 1, __ATOMIC_RELAXED);
+	}
+}
+
+/* Do the watermarks let the request in? Who digs has been to the others before. */
+static bool admits(struct hx_zone *z, const struct request *r)
+{
+	if (r->digs) {
+		return hx_frame_counter(&z->min) != 0;
+	}
+	bool spared = spare(z, frames_of_request(r)) == frames_of_request(r);
+	if (!spared) {
+		note_withheld(z, r->flags);
+	}
+	return spared;
+}
+
 /* Zones of the kinds lowest..highest, from the top. */
 static struct hx_pfn_result ask_kinds(struct hx_frames *f, enum hx_zone_kind lowest,
 				      enum hx_zone_kind highest, const struct request *r)
@@ -393,9 +510,35 @@ static struct hx_pfn_result ask_kinds(struct hx_frames *f, enum hx_zone_kind low
 	struct hx_pfn_result result = hx_frame_refused(HX_OUT_OF_MEMORY);
 	for (unsigned i = f->zone_count; i-- > 0 && result.status == HX_OUT_OF_MEMORY;) {
 		struct hx_zone *z = &f->zones[i];
-		if (z->kind >= lowest && z->kind <= highest && may_satisfy(z, r->constraint)) {
+		if (z->kind >= lowest && z->kind <= highest && may_satisfy(z, r->constraint) &&
+		    admits(z, r)) {
 			result = ask(z, r);
+			if (result.status == HX_OK) {
+				watch(f, z, r->flags);
+			}
 		}
+	}
+	return result;
+}
+
+/* The kinds that it may be of, HIGH as the last resort when it may. */
+static struct hx_pfn_result ask_all(struct hx_frames *f, const struct request *r)
+{
+	struct hx_pfn_result result = ask_kinds(f, r->lowest, r->highest, r);
+	if (result.status == HX_OUT_OF_MEMORY && r->or_high) {
+		result = ask_kinds(f, HX_ZONE_HIGH, HX_ZONE_HIGH, r);
+	}
+	return result;
+}
+
+/* With the reserves as well, where the request may. */
+static struct hx_pfn_result ask_with_reserves(struct hx_frames *f, struct request *r)
+{
+	r->digs = false;
+	struct hx_pfn_result result = ask_all(f, r);
+	if (result.status == HX_OUT_OF_MEMORY && (r->flags & HX_ALLOC_RESERVE) != 0) {
+		r->digs = true;
+		result = ask_all(f, r);
 	}
 	return result;
 }
@@ -407,21 +550,16 @@ static bool relieved(struct hx_frames *f, unsigned flags, uint64_t wanted)
 	       f->pressure(f->pressure_context, wanted);
 }
 
-/* The kinds lowest..highest, HIGH as the last resort when @high is set; then pressure. */
-static struct hx_pfn_result allocate(struct hx_frames *f, enum hx_zone_kind lowest,
-				     enum hx_zone_kind highest, bool high, const struct request *r)
+/* All that there is; then pressure, and once more. */
+static struct hx_pfn_result allocate(struct hx_frames *f, struct request *r)
 {
 	if (!f || (r->flags & ~KNOWN_FLAGS) != 0) {
 		return hx_frame_refused(HX_INVALID_ARGUMENT);
 	}
 	for (bool retried = false;; retried = true) {
-		struct hx_pfn_result result = ask_kinds(f, lowest, highest, r);
-		if (result.status == HX_OUT_OF_MEMORY && high) {
-			result = ask_kinds(f, HX_ZONE_HIGH, HX_ZONE_HIGH, r);
-		}
-		uint64_t wanted = r->count != 0 ? r->count : UINT64_C(1) << r->order;
+		struct hx_pfn_result result = ask_with_reserves(f, r);
 		if (result.status != HX_OUT_OF_MEMORY || retried ||
-		    !relieved(f, r->flags, wanted)) {
+		    !relieved(f, r->flags, frames_of_request(r))) {
 			return result;
 		}
 	}
@@ -442,8 +580,8 @@ struct hx_pfn_result hx_frames_allocate_zone(struct hx_frames *f, unsigned order
 		return hx_frame_refused(HX_INVALID_ARGUMENT);
 	}
 	enum hx_zone_kind lowest = highest == HX_ZONE_DEVICE ? HX_ZONE_DEVICE : HX_ZONE_DMA;
-	struct request r = {.order = order, .flags = flags};
-	return allocate(f, lowest, highest, false, &r);
+	struct request r = {.order = order, .flags = flags, .lowest = lowest, .highest = highest};
+	return allocate(f, &r);
 }
 
 struct hx_pfn_result hx_frames_allocate_constrained(struct hx_frames *f, unsigned order,
@@ -456,8 +594,15 @@ struct hx_pfn_result hx_frames_allocate_constrained(struct hx_frames *f, unsigne
 	if (!hx_frame_constraint_valid(c, UINT64_C(1) << order)) {
 		return hx_frame_refused(HX_INVALID_ARGUMENT);
 	}
-	struct request r = {.order = order, .constraint = c, .flags = flags};
-	return allocate(f, HX_ZONE_DMA, HX_ZONE_NORMAL, true, &r);
+	struct request r = {
+		.order = order,
+		.constraint = c,
+		.flags = flags,
+		.lowest = HX_ZONE_DMA,
+		.highest = HX_ZONE_NORMAL,
+		.or_high = true,
+	};
+	return allocate(f, &r);
 }
 
 struct hx_pfn_result hx_frames_allocate_contiguous(struct hx_frames *f, uint64_t count,
@@ -469,8 +614,45 @@ struct hx_pfn_result hx_frames_allocate_contiguous(struct hx_frames *f, uint64_t
 		return hx_frame_refused(HX_INVALID_SIZE);
 	}
 	struct hx_frame_constraint c = {.align_frames = UINT64_C(1) << order};
-	struct request r = {.count = frames, .constraint = &c, .flags = flags};
-	return allocate(f, HX_ZONE_DMA, HX_ZONE_NORMAL, false, &r);
+	struct request r = {
+		.count = frames,
+		.constraint = &c,
+		.flags = flags,
+		.lowest = HX_ZONE_DMA,
+		.highest = HX_ZONE_NORMAL,
+	};
+	return allocate(f, &r);
+}
+
+/* Of @count single frames those of one zone; @digs: for its reserve. */
+static uint64_t ask_bulk(struct hx_frames *f, struct hx_zone *z, struct hx_pfn *out, uint64_t count,
+			 unsigned flags, bool digs)
+{
+	struct hx_frame_allocator *a = z->front;
+	uint64_t most = !digs ? spare(z, count) : hx_frame_counter(&z->min) != 0 ? count : 0;
+	uint64_t n = 0;
+	if (most > 0) {
+		n = HX_FRAME_CALL(a, allocate_bulk, a, out, most, flags & LIFETIME_FLAGS);
+	}
+	if (n == most && most < count && !digs) {
+		note_withheld(z, flags);
+	}
+	if (n > 0) {
+		watch(f, z, flags);
+	}
+	return n;
+}
+
+static uint64_t ask_all_bulk(struct hx_frames *f, struct hx_pfn *out, uint64_t count,
+			     unsigned flags, bool digs)
+{
+	uint64_t n = 0;
+	for (unsigned i = f->zone_count; i-- > 0 && n < count;) {
+		if (f->zones[i].kind <= HX_ZONE_NORMAL) {
+			n += ask_bulk(f, &f->zones[i], out + n, count - n, flags, digs);
+		}
+	}
+	return n;
 }
 
 uint64_t hx_frames_allocate_bulk(struct hx_frames *f, struct hx_pfn *out, uint64_t count,
@@ -481,12 +663,9 @@ uint64_t hx_frames_allocate_bulk(struct hx_frames *f, struct hx_pfn *out, uint64
 	}
 	uint64_t n = 0;
 	for (bool retried = false;; retried = true) {
-		for (unsigned i = f->zone_count; i-- > 0 && n < count;) {
-			struct hx_frame_allocator *a = f->zones[i].front;
-			if (f->zones[i].kind <= HX_ZONE_NORMAL) {
-				n += HX_FRAME_CALL(a, allocate_bulk, a, out + n, count - n,
-						   flags & LIFETIME_FLAGS);
-			}
+		n += ask_all_bulk(f, out + n, count - n, flags, false);
+		if (n < count && (flags & HX_ALLOC_RESERVE) != 0) {
+			n += ask_all_bulk(f, out + n, count - n, flags, true);
 		}
 		if (n == count || retried || !relieved(f, flags, count - n)) {
 			return n;
@@ -512,13 +691,25 @@ hx_status hx_frames_reserve(struct hx_frames *f, struct hx_pfn first, uint64_t c
 hx_status hx_frames_free(struct hx_frames *f, struct hx_pfn first, unsigned order)
 {
 	struct hx_zone *z = hx_frames_zone_of(f, first);
-	return z ? HX_FRAME_CALL(z->front, free, z->front, first, order) : HX_FOREIGN_FREE;
+	if (!z) {
+		return HX_FOREIGN_FREE;
+	}
+	hx_status status = HX_FRAME_CALL(z->front, free, z->front, first, order);
+	rearm(z);
+	return status;
+}
+
+static hx_status free_run(struct hx_zone *z, struct hx_pfn first, uint64_t count)
+{
+	hx_status status = z->front->trait->free_run(z->front, first, count);
+	rearm(z);
+	return status;
 }
 
 hx_status hx_frames_free_run(struct hx_frames *f, struct hx_pfn first, uint64_t count)
 {
 	struct hx_zone *z = hx_frames_zone_of(f, first);
-	return z ? z->front->trait->free_run(z->front, first, count) : HX_FOREIGN_FREE;
+	return z ? free_run(z, first, count) : HX_FOREIGN_FREE;
 }
 
 uint64_t hx_frames_free_bulk(struct hx_frames *f, const struct hx_pfn *frames, uint64_t count,
@@ -541,6 +732,7 @@ uint64_t hx_frames_free_bulk(struct hx_frames *f, const struct hx_pfn *frames, u
 			n++;
 		}
 		freed += HX_FRAME_CALL(z->front, free_bulk, z->front, frames + freed, n, status);
+		rearm(z);
 	}
 	return freed;
 }
@@ -563,7 +755,7 @@ hx_status hx_frames_deallocate(struct hx_frames *f, struct hx_pfn first)
 	 */
 	struct hx_pfn_result block = z->front->trait->block_frames(z->front, first);
 	uint64_t count = block.status == HX_OK ? block.value.v : UINT64_MAX;
-	return z->front->trait->free_run(z->front, first, count);
+	return free_run(z, first, count);
 }
 
 /* ---- Queries ---- */
@@ -610,7 +802,7 @@ void hx_frames_stats(const struct hx_frames *f, struct hx_frame_stats *out)
 		out->cached_frames += s.cached_frames;
 		out->allocations += s.allocations;
 		out->frees += s.frees;
-		out->failures += s.failures;
+		out->failures += s.failures + hx_frame_counter(&f->zones[i].withheld);
 		out->refused_frees += s.refused_frees;
 		out->metadata_bytes += s.metadata_bytes;
 		for (unsigned o = 0; o <= HX_ORDER_MAX; o++) {
@@ -643,7 +835,7 @@ hx_status hx_frames_validate(const struct hx_frames *f)
 {
 	for (unsigned i = 0; i < f->zone_count; i++) {
 		const struct hx_zone *z = &f->zones[i];
-		if (z->front != &z->allocator ||
+		if (z->front != &z->allocator || z->min > z->low || z->low > z->high ||
 		    z->allocator.backing != (z->backing.trait ? &z->backing : NULL)) {
 			return HX_CORRUPTED;
 		}

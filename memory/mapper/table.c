@@ -85,8 +85,8 @@ struct hx_pfn_result hx_table_allocate(struct hx_frames *frames, struct hx_frame
 				       struct hx_pagetable *owner)
 {
 	/* No pressure event: its handlers must not run under the table's lock. */
-	struct hx_pfn_result r =
-		hx_frames_allocate(frames, HX_ORDER_4K, HX_ALLOC_NO_PRESSURE | HX_FRAMES_PINNED);
+	struct hx_pfn_result r = hx_frames_allocate(
+		frames, HX_ORDER_4K, HX_ALLOC_NO_PRESSURE | HX_ALLOC_RESERVE | HX_FRAMES_PINNED);
 	if (r.status == HX_OK && db) {
 		r.status = hx_framedb_set(db, r.value, 1, HX_TAG_TABLE, owner);
 		if (r.status != HX_OK) {

@@ -211,8 +211,17 @@ static bool request_failed(void *context, uint64_t frames_wanted)
 	return raise_event(context, HX_PRESSURE_CRITICAL, frames_wanted);
 }
 
+/* And when one left a zone with little. */
+static void zone_low(void *context, uint64_t frames_missing)
+{
+	enum hx_pressure_level level = hx_pressure_level(context);
+	level = level < HX_PRESSURE_MEDIUM ? HX_PRESSURE_MEDIUM : level;
+	(void)raise_event(context, level, frames_missing);
+}
+
 void hx_pressure_attach(struct hx_pressure *p)
 {
 	p->frames->pressure_context = p;
 	p->frames->pressure = request_failed;
+	p->frames->low = zone_low;
 }

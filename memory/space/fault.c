@@ -86,7 +86,7 @@ static bool raise_pressure(struct hx_space *s, uint64_t frames)
 /* A zeroed frame, tagged as anonymous memory. No lock is held. */
 static bool fetch_frame(struct hx_space *s, struct hand *hand)
 {
-	struct hx_pfn_result r = hx_frames_allocate(s->frames, 0, 0);
+	struct hx_pfn_result r = hx_frames_allocate(s->frames, 0, HX_ALLOC_RESERVE);
 	if (r.status != HX_OK) {
 		return false;
 	}

@@ -220,6 +220,29 @@ static void add(const char *name, int priority, struct source *s)
 	HX_CHECK_STATUS(hx_pressure_register(&pressure, name, priority, reclaim, s), HX_OK);
 }
 
+/* A zone below its own low watermark: an event that is no less than MEDIUM. */
+HX_TEST(a_zone_that_is_low_is_an_event)
+{
+	struct source s = {.gives = 2};
+	start_pressure();
+	add("only", 0, &s);
+	HX_CHECK_STATUS(hx_zone_watermarks(&frames.zones[0], 0, FRAMES - 3, FRAMES - 1), HX_OK);
+	hold_all_but(FRAMES - 3);
+	HX_CHECK_EQUAL(s.calls, 0);
+	struct hx_pfn_result r = hx_frames_allocate(&frames, 0, 0);
+	HX_CHECK_STATUS(r.status, HX_OK);
+	HX_CHECK_EQUAL(s.calls, 1);
+	HX_CHECK_EQUAL(s.event.level, HX_PRESSURE_MEDIUM); /* of all there is plenty */
+	HX_CHECK_EQUAL(s.event.frames_wanted, 3);
+	HX_CHECK_EQUAL(hx_frames_free_frames(&frames), FRAMES - 2);
+	HX_CHECK_STATUS(hx_frames_free(&frames, r.value, 0), HX_OK); /* high again */
+	HX_CHECK_STATUS(hx_pressure_watermarks(&pressure, FRAMES, FRAMES, FRAMES), HX_OK);
+	hold_all_but(FRAMES - 3);
+	HX_CHECK_STATUS(hx_frames_allocate(&frames, 0, 0).status, HX_OK);
+	HX_CHECK_EQUAL(s.calls, 2);
+	HX_CHECK_EQUAL(s.event.level, HX_PRESSURE_CRITICAL);
+}
+
 HX_TEST(levels_follow_the_watermarks)
 {
 	start_pressure();
@@ -399,7 +422,7 @@ HX_TEST(the_table_of_reclaimers_is_checked)
 HX_SUITE(recovery, HX_CASE(without_a_handler_the_status_is_returned),
 	 HX_CASE(each_strategy_reaches_its_handler), HX_CASE(only_retry_counts_as_mended),
 	 HX_CASE(registration_is_checked), HX_CASE(handlers_run_without_the_lock),
-	 HX_CASE(levels_follow_the_watermarks),
+	 HX_CASE(a_zone_that_is_low_is_an_event), HX_CASE(levels_follow_the_watermarks),
 	 HX_CASE(large_memories_have_proportional_watermarks),
 	 HX_CASE(reclaimers_run_by_priority_until_enough), HX_CASE(a_request_is_retried_once),
 	 HX_CASE(claims_do_not_count_only_frames_do), HX_CASE(nothing_wanted_nothing_done),

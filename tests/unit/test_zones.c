@@ -951,6 +951,300 @@ HX_TEST(bulk_raises_pressure_once)
 	}
 }
 
+/* ---- Watermarks ---- */
+
+static const struct hx_zone_shares quarters = {250, 500, 750};
+
+static struct hx_zone *zone_of_kind(enum hx_zone_kind kind)
+{
+	unsigned i = 0;
+	while (frames.zones[i].kind != kind) {
+		i++;
+		HX_ASSERT(i < frames.zone_count);
+	}
+	return &frames.zones[i];
+}
+
+static bool build_marked(unsigned i, struct hx_frames_config *c)
+{
+	if (!configure(i, c)) {
+		return false;
+	}
+	c->watermarks = quarters;
+	return build_tiny(c);
+}
+
+static uint64_t failures(void)
+{
+	struct hx_frame_stats s;
+	hx_frames_stats(&frames, &s);
+	return s.failures;
+}
+
+/* Every zone gives all but a quarter; the reserves only then, and to who may have them. */
+HX_TEST(reserves_are_for_who_may_have_them)
+{
+	enum { FLAGS = HX_ALLOC_NO_PRESSURE };
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(names); i++) {
+		struct hx_frames_config c;
+		for (unsigned bulk = 0; bulk < 2 && build_marked(i, &c); bulk++) {
+			HX_CHECK_EQUAL(zone_of_kind(HX_ZONE_NORMAL)->min, 3);
+			HX_CHECK_EQUAL(zone_of_kind(HX_ZONE_NORMAL)->low, 6);
+			HX_CHECK_EQUAL(zone_of_kind(HX_ZONE_NORMAL)->high, 9);
+			uint64_t kept = 0, n;
+			for (unsigned k = HX_ZONE_DMA; k <= HX_ZONE_NORMAL; k++) {
+				kept += zone_of_kind((enum hx_zone_kind)k)->min;
+			}
+			uint64_t all = hx_frames_free_frames(&frames) - free_of(HX_ZONE_HIGH);
+			/* Not by one request, either, and not by one that wraps. */
+			struct hx_pfn_result r =
+				hx_frames_allocate_contiguous(&frames, UINT64_MAX, 0, FLAGS);
+			HX_CHECK_STATUS(r.status, HX_OUT_OF_MEMORY);
+			r = hx_frames_allocate_contiguous(&frames, 10, 0, FLAGS);
+			HX_CHECK_STATUS(r.status, HX_OK);
+			HX_CHECK_EQUAL(kind_of(r.value), HX_ZONE_DMA32); /* 12 in NORMAL less 3 */
+			n = 10;
+			if (bulk != 0) {
+				n += hx_frames_allocate_bulk(&frames, list, HX_ARRAY_LENGTH(list),
+							     FLAGS);
+			}
+			while (hx_frames_allocate(&frames, 0, FLAGS).status == HX_OK) {
+				HX_CHECK(bulk == 0);
+				n++;
+			}
+			HX_CHECK_EQUAL(n, all - kept);
+			for (unsigned k = HX_ZONE_DMA; k <= HX_ZONE_NORMAL; k++) {
+				HX_CHECK_EQUAL(free_of((enum hx_zone_kind)k),
+					       zone_of_kind((enum hx_zone_kind)k)->min);
+			}
+			uint64_t before = failures();
+			HX_CHECK_STATUS(hx_frames_allocate(&frames, 0, FLAGS).status,
+					HX_OUT_OF_MEMORY);
+			HX_CHECK_EQUAL(failures() - before, 3); /* each zone's */
+			HX_CHECK_EQUAL(hx_frames_allocate_bulk(&frames, list, 1, FLAGS), 0);
+			HX_CHECK_EQUAL(failures() - before, 6);
+			/* From the top again, to the last one. */
+			const unsigned may = FLAGS | HX_ALLOC_RESERVE;
+			r = hx_frames_allocate(&frames, 0, may);
+			HX_CHECK_STATUS(r.status, HX_OK);
+			HX_CHECK_EQUAL(kind_of(r.value), HX_ZONE_NORMAL);
+			n = 1;
+			if (bulk != 0) {
+				n += hx_frames_allocate_bulk(&frames, list, kept, may);
+			}
+			while (hx_frames_allocate(&frames, 0, may).status == HX_OK) {
+				HX_CHECK(bulk == 0);
+				n++;
+			}
+			HX_CHECK_EQUAL(n, kept);
+			HX_CHECK_EQUAL(hx_frames_free_frames(&frames), free_of(HX_ZONE_HIGH));
+			HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
+			HX_BAIL();
+		}
+	}
+}
+
+/* No reserve is touched while a lower zone has frames to spare, nor HIGH's before. */
+HX_TEST(reserves_come_last)
+{
+	const unsigned may = HX_ALLOC_NO_PRESSURE | HX_ALLOC_RESERVE;
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(names); i++) {
+		struct hx_frames_config c;
+		if (!build_marked(i, &c)) {
+			continue;
+		}
+		enum hx_zone_kind kinds[] = {HX_ZONE_NORMAL, HX_ZONE_DMA32, HX_ZONE_DMA,
+					     HX_ZONE_HIGH};
+		for (unsigned k = 0; k < HX_ARRAY_LENGTH(kinds); k++) {
+			while (free_of(kinds[k]) > zone_of_kind(kinds[k])->min) {
+				struct hx_pfn_result r =
+					hx_frames_allocate_constrained(&frames, 0, NULL, may);
+				HX_REQUIRE_STATUS(r.status, HX_OK);
+				HX_REQUIRE(kind_of(r.value) == kinds[k]);
+			}
+		}
+		HX_CHECK_STATUS(
+			hx_frames_allocate_constrained(&frames, 0, NULL, HX_ALLOC_NO_PRESSURE)
+				.status,
+			HX_OUT_OF_MEMORY);
+		for (unsigned k = 0; k < HX_ARRAY_LENGTH(kinds); k++) {
+			while (free_of(kinds[k]) > 0) {
+				struct hx_pfn_result r =
+					hx_frames_allocate_constrained(&frames, 0, NULL, may);
+				HX_REQUIRE_STATUS(r.status, HX_OK);
+				HX_REQUIRE(kind_of(r.value) == kinds[k]);
+			}
+		}
+		/* A zone without a reserve is not asked for it. */
+		for (unsigned k = 0; k < HX_ARRAY_LENGTH(kinds); k++) {
+			HX_CHECK_STATUS(hx_zone_watermarks(zone_of_kind(kinds[k]), 0, 0, 0), HX_OK);
+		}
+		uint64_t before = failures();
+		HX_CHECK_STATUS(hx_frames_allocate_constrained(&frames, 0, NULL, may).status,
+				HX_OUT_OF_MEMORY);
+		HX_CHECK_EQUAL(failures() - before, 4);
+		HX_CHECK_EQUAL(hx_frames_allocate_bulk(&frames, list, 3, may), 0);
+		HX_CHECK_EQUAL(failures() - before, 7);
+		HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
+	}
+}
+
+static struct {
+	unsigned calls;
+	uint64_t missing;
+	unsigned gives; /* frames of the list that the handler frees */
+	uint64_t held;  /* frames in the list */
+} low;
+
+static void on_low(void *context, uint64_t frames_missing)
+{
+	struct hx_frames *f = context;
+	low.calls++;
+	low.missing = frames_missing;
+	/* No lock is held, and the event is not raised again from here. */
+	struct hx_pfn_result r = hx_frames_allocate(f, 0, 0);
+	HX_CHECK_STATUS(r.status, HX_OK);
+	HX_CHECK_STATUS(hx_frames_free(f, r.value, 0), HX_OK);
+	for (; low.gives > 0; low.gives--) {
+		HX_CHECK_STATUS(hx_frames_free(f, list[--low.held], 0), HX_OK);
+	}
+}
+
+/* Take single frames until @left are free in NORMAL. */
+static void take_down_to(uint64_t left, unsigned flags)
+{
+	while (free_of(HX_ZONE_NORMAL) > left) {
+		struct hx_pfn_result r = hx_frames_allocate(&frames, 0, flags);
+		HX_REQUIRE_STATUS(r.status, HX_OK);
+		list[low.held++] = r.value;
+	}
+}
+
+static void give_back(unsigned count)
+{
+	for (; count > 0; count--) {
+		HX_CHECK_STATUS(hx_frames_free(&frames, list[--low.held], 0), HX_OK);
+	}
+}
+
+HX_TEST(low_is_told_once)
+{
+	for (unsigned i = 1; i < HX_ARRAY_LENGTH(names); i++) {
+		struct hx_frames_config c;
+		if (!build_marked(i, &c)) { /* NORMAL: 12 frames, 3, 6, 9 */
+			continue;
+		}
+		frames.low = on_low;
+		frames.pressure_context = &frames;
+		low.calls = low.gives = 0;
+		low.held = 0;
+		take_down_to(6, 0);
+		HX_CHECK_EQUAL(low.calls, 0);
+		take_down_to(5, 0);
+		HX_CHECK_EQUAL(low.calls, 1);
+		HX_CHECK_EQUAL(low.missing, 4);
+		take_down_to(4, 0);
+		give_back(4); /* 8 free: not high yet */
+		take_down_to(4, 0);
+		HX_CHECK_EQUAL(low.calls, 1);
+		give_back(5); /* 9 */
+		take_down_to(6, 0);
+		HX_CHECK_EQUAL(low.calls, 1);
+		/* Who may raise none leaves it to the next one that may. */
+		take_down_to(5, HX_ALLOC_NO_PRESSURE);
+		HX_CHECK_EQUAL(low.calls, 1);
+		take_down_to(4, 0);
+		HX_CHECK_EQUAL(low.calls, 2);
+		HX_CHECK_EQUAL(low.missing, 5);
+		/* What the handler frees counts: told, and armed again at once. */
+		give_back(5);
+		take_down_to(6, 0);
+		low.gives = 4;
+		take_down_to(5, 0); /* 5 and 4 more; again down to 5 */
+		HX_CHECK_EQUAL(low.calls, 4);
+		/* In bulk, in one piece, and by runs and bulk given back. */
+		while (low.held > 0) {
+			give_back(1);
+		}
+		hx_status status;
+		HX_CHECK_EQUAL(free_of(HX_ZONE_NORMAL), 12);
+		HX_CHECK_EQUAL(hx_frames_allocate_bulk(&frames, list, 7, 0), 7);
+		HX_CHECK_EQUAL(low.calls, 5);
+		HX_CHECK_EQUAL(low.missing, 4);
+		HX_CHECK_EQUAL(hx_frames_free_bulk(&frames, list, 7, &status), 7);
+		struct hx_pfn_result r = hx_frames_allocate_contiguous(&frames, 8, 0, 0);
+		HX_CHECK_EQUAL(low.calls, 6);
+		HX_CHECK_STATUS(hx_frames_free_run(&frames, r.value, 8), HX_OK);
+		r = hx_frames_allocate_contiguous(&frames, 7, 0, 0);
+		HX_CHECK_EQUAL(low.calls, 7);
+		HX_CHECK_STATUS(hx_frames_deallocate(&frames, r.value), HX_OK);
+		/* Nobody to tell: it is told as soon as there is one. */
+		frames.low = NULL;
+		take_down_to(4, 0);
+		frames.low = on_low;
+		take_down_to(3, 0);
+		HX_CHECK_EQUAL(low.calls, 8);
+		HX_CHECK_EQUAL(low.missing, 6);
+		HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
+		HX_BAIL();
+	}
+}
+
+HX_TEST(watermarks_follow_the_size)
+{
+	struct hx_frames_config c;
+	if (!configure_any(&c)) {
+		return;
+	}
+	const struct hx_zone_shares wrong[] = {{2, 1, 3}, {1, 3, 2}, {0, 0, 1001}, {1, 0, 0}};
+	for (unsigned i = 0; i < HX_ARRAY_LENGTH(wrong); i++) {
+		read_map(small_machine, HX_ARRAY_LENGTH(small_machine));
+		c.watermarks = wrong[i];
+		HX_CHECK_STATUS(build_refused(&c, small_limit), HX_INVALID_ARGUMENT);
+		HX_CHECK(hx_memcmp(&map, &map_before, sizeof map) == 0);
+	}
+	read_map(small_machine, HX_ARRAY_LENGTH(small_machine));
+	c.watermarks = (struct hx_zone_shares){0, 500, 1000};
+	c.free_limit = hx_pa(HX_GIB(4));
+	HX_REQUIRE_STATUS(build(&c, small_limit), HX_OK);
+	struct hx_zone *z = zone_of_kind(HX_ZONE_NORMAL);
+	HX_CHECK_EQUAL(z->high, 0);
+	HX_CHECK_STATUS(hx_frames_donate(&frames, hx_pa_to_pfn(hx_pa(HX_GIB(4))), 20), HX_OK);
+	HX_CHECK_EQUAL(z->min, 0);
+	HX_CHECK_EQUAL(z->low, 10);
+	HX_CHECK_EQUAL(z->high, 20);
+	/* Less than a thousandth of a frame is none. */
+	z = zone_of_kind(HX_ZONE_DMA);
+	HX_CHECK_EQUAL(z->low, z->front->total_frames / 2);
+	/* Frames that the caller names stay. */
+	z = zone_of_kind(HX_ZONE_NORMAL);
+	HX_CHECK_STATUS(hx_zone_watermarks(z, 3, 2, 4), HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_zone_watermarks(z, 1, 5, 4), HX_INVALID_ARGUMENT);
+	HX_CHECK_STATUS(hx_zone_watermarks(NULL, 1, 2, 3), HX_INVALID_ARGUMENT);
+	HX_CHECK_EQUAL(z->low, 10);
+	HX_CHECK_STATUS(hx_zone_watermarks(z, 1, 2, UINT64_MAX), HX_OK);
+	HX_CHECK_STATUS(hx_frames_donate(&frames, hx_pa_to_pfn(hx_pa(HX_GIB(5))), 8), HX_OK);
+	HX_CHECK_EQUAL(z->min, 1);
+	HX_CHECK_EQUAL(z->low, 2);
+	HX_CHECK_EQUAL(z->high, UINT64_MAX);
+	/* All of it kept back: the zone gives nothing but by right. */
+	HX_CHECK_STATUS(hx_zone_watermarks(z, UINT64_MAX, UINT64_MAX, UINT64_MAX), HX_OK);
+	HX_CHECK_EQUAL(kind_of(hx_frames_allocate(&frames, 0, 0).value), HX_ZONE_DMA32);
+	HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
+	z->low = 1;
+	HX_CHECK_STATUS(hx_frames_validate(&frames), HX_CORRUPTED);
+	/* Donated frames count: what was low is high again. */
+	HX_CHECK_STATUS(hx_zone_watermarks(z, 0, 30, 36), HX_OK);
+	frames.low = on_low;
+	frames.pressure_context = &frames;
+	low.calls = low.gives = 0;
+	HX_CHECK_STATUS(hx_frames_allocate(&frames, 0, 0).status, HX_OK);
+	HX_CHECK_EQUAL(low.calls, 1);
+	HX_CHECK(z->below_low);
+	HX_CHECK_STATUS(hx_frames_donate(&frames, hx_pfn(z->front->base + 20), 12), HX_OK);
+	HX_CHECK(!z->below_low);
+}
+
 /* ---- The failure injector that other suites rely on ---- */
 
 HX_TEST(the_chosen_allocation_fails)
@@ -1054,6 +1348,8 @@ HX_SUITE(zones, HX_CASE(zones_follow_the_map), HX_CASE(nodes_and_wide_holes_make
 	 HX_CASE(parts_go_back_to_their_zone), HX_CASE(lifetimes_reach_the_allocator),
 	 HX_CASE(requests_that_are_none_are_refused), HX_CASE(memory_is_donated_once),
 	 HX_CASE(zones_are_added_in_order), HX_CASE(pressure_is_raised_once_and_retried_once),
-	 HX_CASE(bulk_raises_pressure_once), HX_CASE(the_chosen_allocation_fails),
+	 HX_CASE(bulk_raises_pressure_once), HX_CASE(reserves_are_for_who_may_have_them),
+	 HX_CASE(reserves_come_last), HX_CASE(low_is_told_once),
+	 HX_CASE(watermarks_follow_the_size), HX_CASE(the_chosen_allocation_fails),
 	 HX_CASE(fragmentation_is_exact_at_its_ends), HX_CASE(metadata_are_small),
 	 HX_CASE(traits_are_found_by_name));

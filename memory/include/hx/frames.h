@@ -186,9 +186,27 @@ struct hx_zone {
 	struct hx_frame_allocator *front;    /* what requests go to */
 	struct hx_frame_allocator allocator; /* physical = ... */
 	struct hx_frame_allocator backing;   /* under slab */
+	/*
+	 * Watermarks in free frames, min <= low <= high; 0: none. The request that leaves
+	 * less than low raises hx_frames.low, and no other one does before high are free
+	 * again. What would leave less than min is refused but to HX_ALLOC_RESERVE.
+	 */
+	uint64_t min, low, high;
+	bool marked;       /* by hx_zone_watermarks(): they no longer follow the size */
+	bool below_low;    /* it was raised, and high has not been reached since */
+	uint64_t withheld; /* requests that min refused */
 };
 
 #define HX_ALLOC_NO_PRESSURE (1u << 0) /* fail at once, raise no event */
+#define HX_ALLOC_RESERVE (1u << 1)     /* of what is below min, if need be: page faults, reclaim */
+
+/* Watermarks in thousandths of a zone's frames. */
+struct hx_zone_shares {
+	uint16_t min, low, high;
+};
+
+/* 1/64, 1/32 and 1/16. */
+#define HX_ZONE_SHARES ((struct hx_zone_shares){16, 31, 63})
 
 struct hx_frames {
 	unsigned zone_count;
@@ -198,7 +216,13 @@ struct hx_frames {
 	 * NULL: none. hx_pressure_attach() (hx/recovery.h) sets it.
 	 */
 	bool (*pressure)(void *context, uint64_t frames_wanted);
+	/**
+	 * Called likewise when a request that may raise events was served and left a zone
+	 * below its low watermark; @p frames_missing up to the high one. NULL: none.
+	 */
+	void (*low)(void *context, uint64_t frames_missing);
 	void *pressure_context;
+	struct hx_zone_shares shares; /* of hx_frames_config */
 };
 
 struct hx_frames_config {
@@ -211,6 +235,9 @@ struct hx_frames_config {
 	 * not mapped yet must not be handed out. 0: all of RAM is free at once.
 	 */
 	struct hx_pa free_limit;
+	/** Watermarks of every zone, min <= low <= high <= 1000; all 0: none. They follow
+	 *  what hx_frames_donate() adds. HX_ZONE_SHARES for a kernel that reclaims. */
+	struct hx_zone_shares watermarks;
 };
 
 /**
@@ -218,7 +245,8 @@ struct hx_frames_config {
  * with hx_memmap_take() first. Spans hold the image and the initrd as well, which
  * may be donated later. Frame 0 is never handed out.
  * @return HX_OK; OUT_OF_MEMORY (no RAM, or no room for metadata);
- *         INVALID_ARGUMENT (trait missing, slab over none, bump or itself);
+ *         INVALID_ARGUMENT (trait missing, slab over none, bump or itself; watermarks
+ *         that do not ascend);
  *         NOT_SUPPORTED (more than HX_ZONES_MAX zones, logged); unless HX_OK, *f
  *         has no zone
  * Context: boot, alone
@@ -249,11 +277,20 @@ HX_NODISCARD hx_status hx_frames_add_zone(struct hx_frames *f, enum hx_zone_kind
  */
 HX_NODISCARD hx_status hx_frames_donate(struct hx_frames *f, struct hx_pfn first, uint64_t count);
 
+/**
+ * Set the watermarks of a zone to frames, whatever its size is and becomes.
+ * @return INVALID_ARGUMENT for NULL and unless min <= low <= high
+ * Context: not while frames are donated; requests go by the old ones or the new
+ */
+HX_NODISCARD hx_status hx_zone_watermarks(struct hx_zone *z, uint64_t min, uint64_t low,
+					  uint64_t high);
+
 /*
  * Requests say INVALID_ARGUMENT for a NULL front, an unknown flag or a constraint
  * that is none; INVALID_SIZE for an order above HX_ORDER_MAX; OUT_OF_MEMORY. They
  * take the locks of zones in turn, never two at once, and raise pressure under none.
- * flags: HX_ALLOC_NO_PRESSURE, HX_FRAMES_PINNED.
+ * flags: HX_ALLOC_NO_PRESSURE, HX_ALLOC_RESERVE, HX_FRAMES_PINNED. No zone is asked
+ * for its reserve while another one can serve the request without.
  */
 
 /** 2^order frames from NORMAL, falling back to DMA32, then DMA. */
@@ -287,7 +324,7 @@ HX_NODISCARD struct hx_pfn_result hx_frames_allocate_contiguous(struct hx_frames
 HX_NODISCARD uint64_t hx_frames_allocate_bulk(struct hx_frames *f, struct hx_pfn *out,
 					      uint64_t count, unsigned flags);
 /**
- * Exactly these frames, as one allocation.
+ * Exactly these frames, as one allocation, whatever the watermarks say.
  * @return ALREADY_MAPPED unless all are free; INVALID_ADDRESS unless they lie in
  *         one zone; INVALID_SIZE
  */

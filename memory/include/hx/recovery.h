@@ -121,7 +121,8 @@ struct hx_pressure {
 void hx_pressure_init(struct hx_pressure *p, struct hx_frames *frames);
 /**
  * Make allocations of @p p->frames raise events here: a request that found
- * nothing is a CRITICAL event, whatever is free (the zone or the run was short).
+ * nothing is a CRITICAL event, whatever is free (the zone or the run was short); one
+ * that left a zone below its low watermark is a MEDIUM event, or what the level is.
  */
 void hx_pressure_attach(struct hx_pressure *p);
 /** INVALID_ARGUMENT unless min <= low <= high. */

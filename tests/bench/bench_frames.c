@@ -167,7 +167,9 @@ static void print_cell(const struct cell *c)
 	printf("  %-18s", "");
 	for (unsigned v = 0; v < FRAMES_VALUES && values[v]; v++) {
 		printf(" %9s", values[v]);
-		printf(ratios ? " %9s %9s" : "", "/textbook", "/stack");
+		if (ratios) {
+			printf(" %9s %9s", "/textbook", "/stack");
+		}
 	}
 	printf("\n");
 	for (unsigned i = 0; i < c->count; i++) {

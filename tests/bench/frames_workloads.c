@@ -491,7 +491,6 @@ static void remote_round(struct frames_worker *w)
 	bool gives = w->cpu % 2 == 0;
 	struct frames_worker *giver = gives ? w : &w->run->workers[w->cpu - 1];
 	uint64_t batches = round_operations(w) / HANDED;
-	giver->handed = giver->done = 0;
 	frames_meet(&w->run->gate, w->run->threads);
 	for (uint64_t b = 0; b < batches; b++) {
 		struct hx_pfn *frames = giver->held + b % SLOTS * HANDED;
@@ -662,7 +661,7 @@ void frames_run_round(struct frames_run *r)
 			w->operations[v] = w->atomics[v] = 0;
 		}
 		w->elapsed_ns = 0;
-		w->gets = w->puts = 0;
+		w->gets = w->puts = w->handed = w->done = 0;
 	}
 	frames_on_cpus(r->threads, round_on_cpu, r);
 	if (r->workload->evaluate) {

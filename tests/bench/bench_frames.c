@@ -469,12 +469,6 @@ static const struct target {
 	{"fragB", ANY_SIZE, 1, "share", NULL, true, {1.0, 1.0}},
 	{"fragC", ANY_SIZE, 1, "share", NULL, true, {1.0, 1.0}},
 	{"init", TIB_GIB, 1, "per-GiB", NULL, false, {1e6 / TIB_GIB, -1}}, /* 1 ms a TiB */
-	/* In a build that counts them: exact, whatever the generation. */
-	{"bulk0", ANY_SIZE, 1, "get-atomics", NULL, false, {1.0 / 32, 1.0 / 32}},
-	{"bulk0", ANY_SIZE, 1, "put-atomics", NULL, false, {1.0 / 32, 1.0 / 32}},
-	{"rand0", ANY_SIZE, 1, "put-atomics", NULL, false, {1, 1}},
-	{"bulk9", ANY_SIZE, 1, "get-atomics", NULL, false, {2, 2}},
-	{"bulk9", ANY_SIZE, 1, "put-atomics", NULL, false, {2, 2}},
 };
 
 static void judge(const struct target *t, unsigned gib)
@@ -531,30 +525,44 @@ static void judge_all(void)
 			judge(t, planned_gib[g]);
 		}
 	}
+	/* In a build that counts: the same in every generation. */
+	for (const struct frames_atomics *m = frames_atomics; m->workload; m++) {
+		char value[FRAMES_NAME];
+		snprintf(value, sizeof value, "%s-atomics", m->value);
+		struct target t = {.workload = m->workload,
+				   .threads = 1,
+				   .value = value,
+				   .limit = {m->most, m->most}};
+		for (unsigned g = 0; g < HX_ARRAY_LENGTH(planned_gib); g++) {
+			judge(&t, planned_gib[g]);
+		}
+	}
 }
 
 /* ---- Arguments ---- */
 
-static _Noreturn void usage(void)
+static _Noreturn void usage(int status)
 {
 	const struct frames_subject *s;
-	fprintf(stderr, "usage: bench-frames [--workload LIST] [--subject LIST] [--gib LIST]\n"
-			"                    [--threads LIST] [--rounds N] [--judge SUBJECT]\n"
-			"       bench-frames --check [--threads N]    test the suite itself\n"
-			"LIST: names or numbers with commas between them. Workloads:");
+	FILE *to = status == 0 ? stdout : stderr;
+	fprintf(to, "usage: bench-frames [--workload LIST] [--subject LIST] [--gib LIST]\n"
+		    "                    [--threads LIST] [--rounds N] [--judge SUBJECT]\n"
+		    "       bench-frames --check [--threads N]    test the suite itself\n"
+		    "LIST: names or numbers with commas between them. Workloads:");
 	for (unsigned i = 0; i < frames_workload_count; i++) {
-		fprintf(stderr, " %s%s", frames_workloads[i].name,
+		fprintf(to, " %s%s", frames_workloads[i].name,
 			frames_workloads[i].any_order ? "<order>" : "");
 	}
 	for (unsigned i = 0; i < FRAMES_SHAPES; i++) {
-		fprintf(stderr, " %s", frames_shapes[i].name);
+		fprintf(to, " %s", frames_shapes[i].name);
 	}
-	fprintf(stderr, " stress metadata init\nSubjects:");
+	fprintf(to, " stress metadata init\nSubjects:");
 	for (unsigned i = 0; (s = frames_subject_at(i)) != NULL; i++) {
-		fprintf(stderr, " %s", s->name);
+		fprintf(to, " %s", s->name);
 	}
-	fprintf(stderr, "\nGiB: 1 8. Threads: 1 2 4.\n");
-	exit(2);
+	fprintf(to,
+		"\nGiB: 1, 8. Threads: 1, 2, 4. Targets are those of the judged subject (tree).\n");
+	exit(status);
 }
 
 static unsigned number(const char *text, unsigned most)
@@ -562,7 +570,7 @@ static unsigned number(const char *text, unsigned most)
 	char *end;
 	unsigned long n = strtoul(text, &end, 10);
 	if (*text == 0 || *end != 0 || n == 0 || n > most) {
-		usage();
+		usage(2);
 	}
 	return (unsigned)n;
 }
@@ -572,6 +580,9 @@ int main(int argc, char **argv)
 	bool check = false;
 	for (int i = 1; i < argc; i++) {
 		const char *word = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
+		if (hx_streq(word, "--help")) {
+			usage(0);
+		}
 		if (hx_streq(word, "--check")) {
 			check = true;
 			continue;
@@ -589,7 +600,7 @@ int main(int argc, char **argv)
 		} else if (hx_streq(word, "--rounds")) {
 			options.rounds = number(value, BENCH_ROUNDS_MAX);
 		} else {
-			usage();
+			usage(2);
 		}
 		i++;
 	}
@@ -610,7 +621,7 @@ int main(int argc, char **argv)
 	}
 	run_costs();
 	if (figure_count == 0) {
-		usage(); /* words that name nothing */
+		usage(2); /* words that name nothing */
 	}
 	judge_all();
 	free(figures);

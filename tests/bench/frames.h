@@ -118,6 +118,13 @@ enum { FRAMES_COUNTS_ATOMICS = 1 };
 enum { FRAMES_COUNTS_ATOMICS = 0 };
 #endif
 
+/* What the tree may do for one frame or block of a workload, on one CPU, on average. */
+struct frames_atomics {
+	const char *workload, *value; /* NULL behind the last */
+	double most;
+};
+extern const struct frames_atomics frames_atomics[];
+
 /* ---- Workloads ---- */
 
 struct frames_run;

@@ -182,8 +182,10 @@ bool frames_shadow_turn(uint64_t *shadow, uint64_t frames, struct hx_pfn first, 
 		return false;
 	}
 	bool right = true;
-	for (uint64_t step = n < 64 ? n : 64; n > 0; f += step, n -= step) {
-		uint64_t mask = UINT64_MAX >> (64 - step) << (f % 64), *word = &shadow[f / 64];
+	uint64_t step = n < 64 ? n : 64;
+	uint64_t ones = n < 64 ? (UINT64_C(1) << n) - 1 : UINT64_MAX;
+	for (uint64_t end = f + n; f < end; f += step) {
+		uint64_t mask = ones << (f % 64), *word = &shadow[f / 64];
 		uint64_t old = held ? __atomic_fetch_or(word, mask, __ATOMIC_RELAXED)
 				    : __atomic_fetch_and(word, ~mask, __ATOMIC_RELAXED);
 		right = right && (old & mask) == (held ? 0 : mask);

@@ -363,7 +363,8 @@ static void percentiles(struct frames_run *r)
 		}
 		qsort(all, n, sizeof *all, by_ticks);
 		for (unsigned p = 0; p < 3; p++) {
-			r->value[call * 3 + p] = all[(n - 1) * per_mille[p] / 1000] * ns_per_tick;
+			uint64_t at = (n - 1) * per_mille[p] / 1000;
+			r->value[call * 3 + p] = all[at] * ns_per_tick;
 		}
 	}
 	free(all);
@@ -589,6 +590,13 @@ const struct frames_workload frames_workloads[] = {
 	 .evaluate = percentiles},
 };
 const unsigned frames_workload_count = HX_ARRAY_LENGTH(frames_workloads);
+
+const struct frames_atomics frames_atomics[] = {
+	{"bulk0", "get", 1.0 / 32}, {"bulk0", "put", 1.0 / 32},
+	{"rand0", "put", 1},        {"bulk9", "get", 2},
+	{"bulk9", "put", 2},        {"rand9", "get", 2},
+	{"rand9", "put", 2},        {NULL, NULL, 0},
+};
 
 /* ---- Runs ---- */
 

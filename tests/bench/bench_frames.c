@@ -205,7 +205,7 @@ static void print_cell(const struct cell *c)
 /* A thread that waited for a host core met the others less often than it should. */
 static void record_at_once(const struct cell *c, const struct frames_run *r, const char *subject)
 {
-	if (c->threads > 1 && r->workload->evaluate == NULL) {
+	if (c->threads > 1 && r->at_once > 0) {
 		record(c->name, c->gib, c->threads, subject, "at-once", r->at_once);
 	}
 }

@@ -102,8 +102,12 @@ void frames_on_cpus(unsigned cpus, void (*body)(void *context, unsigned cpu), vo
 /* All of a number of CPUs meet here before any goes on. */
 struct frames_gate {
 	uint32_t arrived, generation;
+	uint64_t opened; /* when the last of them came; monotonic, in nanoseconds */
 };
 void frames_meet(struct frames_gate *g, unsigned cpus);
+
+/** Time that passes, in nanoseconds. */
+uint64_t frames_monotonic_ns(void);
 
 /** Let another thread run, or just wait a moment. @p tries so far */
 void frames_pause(unsigned tries);
@@ -144,8 +148,9 @@ struct frames_worker {
 	uint64_t held_frames;
 	uint32_t *samples[2]; /* latency, in ticks */
 	/* What the last round did; by value (see struct frames_workload). */
-	uint64_t start, start_elapsed, start_atomics;
-	double ns[FRAMES_VALUES], elapsed_ns; /* of CPU time; of all phases, by the clock */
+	uint64_t start, start_atomics, opened;
+	double ns[FRAMES_VALUES]; /* of CPU time */
+	double elapsed_ns;        /* all phases from gate to gate; 0: has none */
 	uint64_t operations[FRAMES_VALUES], atomics[FRAMES_VALUES];
 	uint64_t gets, puts;
 	uint64_t refused, refused_2m;
@@ -179,7 +184,7 @@ struct frames_run {
 	struct frames_gate gate;
 	struct frames_worker workers[FRAMES_THREADS_MAX];
 	double value[FRAMES_VALUES], atomics[FRAMES_VALUES];
-	double at_once; /* CPUs that a host core really ran, on average */
+	double at_once; /* CPUs that host cores really ran, on average; 0: not known */
 };
 
 enum { FRAMES_NAME = 24 };

@@ -344,6 +344,16 @@ static void percpu_drain(struct hx_frame_allocator *a)
 	}
 }
 
+static uint64_t percpu_free_frames(const struct hx_frame_allocator *a)
+{
+	const struct percpu *p = a->metadata;
+	uint64_t sum = counted_frames(a);
+	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
+		sum += __atomic_load_n(&p->lists[i].count, __ATOMIC_RELAXED);
+	}
+	return sum;
+}
+
 static struct hx_pfn_result percpu_block(struct hx_frame_allocator *a, unsigned order)
 {
 	struct percpu *p = a->metadata;
@@ -371,8 +381,11 @@ static struct hx_pfn_result percpu_allocate(struct hx_frame_allocator *a, unsign
 		r = percpu_block(a, order);
 	}
 	if (r.status != HX_OK) {
-		percpu_drain(a);
-		r = percpu_block(a, order);
+		/* Another CPU may fill its list with what was just drained. */
+		do {
+			percpu_drain(a);
+			r = percpu_block(a, order);
+		} while (r.status != HX_OK && order == 0 && percpu_free_frames(a) != 0);
 	}
 	return r;
 }
@@ -394,16 +407,6 @@ static hx_status percpu_free(struct hx_frame_allocator *a, struct hx_pfn first, 
 		spin_unlock(&p->textbook.lock);
 	}
 	return HX_OK;
-}
-
-static uint64_t percpu_free_frames(const struct hx_frame_allocator *a)
-{
-	const struct percpu *p = a->metadata;
-	uint64_t sum = counted_frames(a);
-	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
-		sum += __atomic_load_n(&p->lists[i].count, __ATOMIC_RELAXED);
-	}
-	return sum;
 }
 
 static const struct hx_frame_trait textbook_percpu = {

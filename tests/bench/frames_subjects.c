@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include <sim.h>
 
@@ -43,11 +44,20 @@ void frames_pause(unsigned tries)
 #endif
 }
 
+uint64_t frames_monotonic_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
 void frames_meet(struct frames_gate *g, unsigned cpus)
 {
 	uint32_t generation = __atomic_load_n(&g->generation, __ATOMIC_ACQUIRE);
 	if (__atomic_add_fetch(&g->arrived, 1, __ATOMIC_ACQ_REL) == cpus) {
 		__atomic_store_n(&g->arrived, 0, __ATOMIC_RELAXED);
+		g->opened =
+			frames_monotonic_ns(); /* nobody opens it again before all have gone on */
 		__atomic_store_n(&g->generation, generation + 1, __ATOMIC_RELEASE);
 		return;
 	}

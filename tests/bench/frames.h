@@ -58,9 +58,10 @@ struct frames_instance {
 void frames_create(struct frames_instance *i, const struct frames_subject *s, uint64_t frames,
 		   unsigned cpus);
 void frames_destroy(struct frames_instance *i);
-/** Single frames that can be had, while nothing is held. */
-uint64_t frames_obtainable(struct frames_instance *i);
-/** Nothing is held: all of the span is free, and can be had again. Else why not. */
+/** Blocks that can be had, while nothing is held. */
+uint64_t frames_obtainable(struct frames_instance *i, unsigned order);
+/** NULL: nothing is held, all of the span can be had again, also in blocks of 2 MiB. Else
+ *  what is wrong. */
 const char *frames_all_free(struct frames_instance *i);
 /** What it keeps for itself, per frame, everything included. */
 double frames_metadata_bits(const struct frames_subject *s, uint64_t frames);

@@ -252,7 +252,7 @@ struct frames_stress frames_stress(struct frames_instance *i, unsigned threads, 
 			   .operations = operations / threads};
 	frames_on_cpus(threads, stress_on_cpu, &s);
 	free(s.shadow);
-	s.result.leaked = i->frames - frames_obtainable(i);
+	s.result.leaked = i->frames - frames_obtainable(i, 0);
 	s.result.wrong += i->a->trait->validate && i->a->trait->validate(i->a) != HX_OK;
 	return s.result;
 }

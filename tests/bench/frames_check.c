@@ -191,7 +191,12 @@ static void expect_round(const struct frames_run *r)
 		gets += r->workers[cpu].gets;
 		puts += r->workers[cpu].puts;
 	}
-	uint64_t cpus = r->threads, quota = (FRAMES >> r->order) / cpus, all = quota * cpus;
+	uint64_t cpus = r->threads;
+	if (cpus == 0) {
+		expect(false, "no CPU ran");
+		return;
+	}
+	uint64_t quota = (FRAMES >> r->order) / cpus, all = quota * cpus;
 	uint64_t each = r->wanted / cpus, half = all / 2;
 	uint64_t size = UINT64_C(1) << r->order;
 	bool same_order = seen.get_hash == seen.put_hash, alone = seen.alone;

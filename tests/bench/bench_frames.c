@@ -160,6 +160,16 @@ static void print_ratio(const struct cell *c, const struct figure *f, const char
 	}
 }
 
+static void print_aside(const struct cell *c, const char *subject, const char *value,
+			const char *unit, const char *text)
+{
+	const struct figure *f = find(c->name, c->gib, c->threads, subject, value);
+	if (f) {
+		write_lines(f, unit, false);
+		printf("  %.3g%s", median_of(f), text);
+	}
+}
+
 static void print_cell(const struct cell *c)
 {
 	const char *const *values = c->workload->values;
@@ -187,18 +197,9 @@ static void print_cell(const struct cell *c)
 			}
 			write_lines(f, "ns", ratios);
 		}
-		const struct figure *refused =
-			find(c->name, c->gib, c->threads, subject, "refused");
-		if (refused) {
-			write_lines(refused, "requests", false);
-			printf("  %.0f refused", refused->round[0]);
-		}
-		const struct figure *at_once =
-			find(c->name, c->gib, c->threads, subject, "at-once");
-		if (at_once) {
-			write_lines(at_once, "threads", false);
-			printf("  %.1f at once", median_of(at_once));
-		}
+		print_aside(c, subject, "refused", "requests", " refused");
+		print_aside(c, subject, "refused-2m", "requests", " of them 2 MiB");
+		print_aside(c, subject, "at-once", "threads", " threads at once");
 		printf("\n");
 	}
 	fflush(stdout);

@@ -386,8 +386,8 @@ static void run_stress(unsigned gib, unsigned threads)
 	if (!wants_named("stress", gib, threads)) {
 		return;
 	}
-	bench_title("stress, %u GiB, %u thread%s: orders 0 to 9, up to 90 %% held, %u operations",
-		    gib, threads, threads > 1 ? "s" : "", (unsigned)scale.stress);
+	bench_title("stress, %u GiB, %u thread%s: orders 0 to 9, 90 %% held, %u operations", gib,
+		    threads, threads > 1 ? "s" : "", (unsigned)scale.stress);
 	for (unsigned i = 0; (s = frames_subject_at(i)) != NULL; i++) {
 		struct frames_instance instance;
 		if (s->deal || !wants_subject("stress", gib, 1, s)) {

@@ -14,8 +14,8 @@
  *          asked for in blocks of one order, from 0 to 5, each time put back; between two
  *          pinned frames lie 64 / 2^order - 1 aligned blocks. What counts is the least share
  *          of these that was got
- *   stress blocks of orders 0 to 9, with probability 2^-(order+1), up to 90 % of the span on
- *          all CPUs together; a shadow of atomic bits says whether two hold one frame
+ *   stress blocks of orders 0 to 9, with probability 2^-(order+1), 90 % of the span held by all
+ *          CPUs together; a shadow of atomic bits says whether two hold one frame
  */
 #include <stdlib.h>
 
@@ -218,7 +218,7 @@ static void stress_on_cpu(void *context, unsigned cpu)
 	for (uint64_t step = 0; step < s->operations || count > 0; step++) {
 		unsigned order = frames_draw_order(&random);
 		struct hx_pfn_result r = {HX_OUT_OF_MEMORY, {0}};
-		bool gets = step < s->operations && frames + (UINT64_C(1) << order) <= s->share;
+		bool gets = step < s->operations && frames < s->share;
 		if (gets) {
 			r = frames_get(a, order);
 			refused += r.status != HX_OK;

@@ -449,9 +449,8 @@ static void hold_mixed(struct frames_worker *w)
 	for (uint64_t i = 0; i < w->quota; i++) {
 		w->spare[i] = (uint32_t)i;
 	}
-	/* Until it has been replaced once over. */
-	uint64_t steps = w->quota;
-	for (uint64_t done = 0; done < steps; done += n) {
+	/* Until every block was replaced several times: most are smaller than ten frames. */
+	for (uint64_t done = 0; done < w->quota; done += n) {
 		draw_mixed(w, n, slot_orders(w));
 		run_mixed(w, n);
 	}

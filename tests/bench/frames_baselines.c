@@ -10,7 +10,8 @@
  *                    a large zone
  *   first-fit        one bit a frame, one hint below which nothing is free. One spin lock
  *   stack            frames dealt out to the CPUs before, a stack for each, no lock: what
- *                    getting and putting frames costs at least
+ *                    getting and putting frames costs at least. Like all that is a CPU's own
+ *                    it begins by asking which CPU this is
  *
  * The lock is a word that is exchanged, and leaves interrupts alone: on the simulated
  * machine hx_lock spends most of its time on them, and no baseline shall be slow for that.

@@ -56,8 +56,8 @@ void frames_meet(struct frames_gate *g, unsigned cpus)
 	uint32_t generation = __atomic_load_n(&g->generation, __ATOMIC_ACQUIRE);
 	if (__atomic_add_fetch(&g->arrived, 1, __ATOMIC_ACQ_REL) == cpus) {
 		__atomic_store_n(&g->arrived, 0, __ATOMIC_RELAXED);
-		g->opened =
-			frames_monotonic_ns(); /* nobody opens it again before all have gone on */
+		/* Nobody opens it again before all have gone on, and read this. */
+		g->opened = frames_monotonic_ns();
 		__atomic_store_n(&g->generation, generation + 1, __ATOMIC_RELEASE);
 		return;
 	}

@@ -13,8 +13,8 @@
  *                    getting and putting frames costs at least. Like all that is a CPU's own
  *                    it begins by asking which CPU this is
  *
- * The lock is a word that is exchanged, and leaves interrupts alone: on the simulated
- * machine hx_lock spends most of its time on them, and no baseline shall be slow for that.
+ * The lock is a word that is exchanged, and leaves interrupts alone: no baseline shall be
+ * slow for what hx_lock does to those of the simulated machine.
  *
  * Source: Knowlton 1965, Knuth TAOCP 1, 2.5 (buddy system, first fit); Bonwick, Adams 2001
  * (lists of each CPU).

@@ -58,9 +58,10 @@ struct frames_instance {
 void frames_create(struct frames_instance *i, const struct frames_subject *s, uint64_t frames,
 		   unsigned cpus);
 void frames_destroy(struct frames_instance *i);
-/** Single frames that can be had, while nothing is held. */
-uint64_t frames_obtainable(struct frames_instance *i);
-/** Nothing is held: all of the span is free, and can be had again. Else why not. */
+/** Blocks that can be had, while nothing is held. */
+uint64_t frames_obtainable(struct frames_instance *i, unsigned order);
+/** NULL: nothing is held, all of the span can be had again, also in blocks of 2 MiB. Else
+ *  what is wrong. */
 const char *frames_all_free(struct frames_instance *i);
 /** What it keeps for itself, per frame, everything included. */
 double frames_metadata_bits(const struct frames_subject *s, uint64_t frames);
@@ -102,8 +103,12 @@ void frames_on_cpus(unsigned cpus, void (*body)(void *context, unsigned cpu), vo
 /* All of a number of CPUs meet here before any goes on. */
 struct frames_gate {
 	uint32_t arrived, generation;
+	uint64_t opened; /* when the last of them came; monotonic, in nanoseconds */
 };
 void frames_meet(struct frames_gate *g, unsigned cpus);
+
+/** Time that passes, in nanoseconds. */
+uint64_t frames_monotonic_ns(void);
 
 /** Let another thread run, or just wait a moment. @p tries so far */
 void frames_pause(unsigned tries);
@@ -117,6 +122,13 @@ enum { FRAMES_COUNTS_ATOMICS = 1 };
 #define FRAMES_ATOMICS UINT64_C(0)
 enum { FRAMES_COUNTS_ATOMICS = 0 };
 #endif
+
+/* What the tree may do for one frame or block of a workload, on one CPU, on average. */
+struct frames_atomics {
+	const char *workload, *value; /* NULL behind the last */
+	double most;
+};
+extern const struct frames_atomics frames_atomics[];
 
 /* ---- Workloads ---- */
 
@@ -137,8 +149,9 @@ struct frames_worker {
 	uint64_t held_frames;
 	uint32_t *samples[2]; /* latency, in ticks */
 	/* What the last round did; by value (see struct frames_workload). */
-	uint64_t start, start_elapsed, start_atomics;
-	double ns[FRAMES_VALUES], elapsed_ns; /* of CPU time; of all phases, by the clock */
+	uint64_t start, start_atomics, opened;
+	double ns[FRAMES_VALUES]; /* of CPU time */
+	double elapsed_ns;        /* all phases from gate to gate; 0: has none */
 	uint64_t operations[FRAMES_VALUES], atomics[FRAMES_VALUES];
 	uint64_t gets, puts;
 	uint64_t refused, refused_2m;
@@ -172,7 +185,7 @@ struct frames_run {
 	struct frames_gate gate;
 	struct frames_worker workers[FRAMES_THREADS_MAX];
 	double value[FRAMES_VALUES], atomics[FRAMES_VALUES];
-	double at_once; /* CPUs that a host core really ran, on average */
+	double at_once; /* CPUs that host cores really ran, on average; 0: not known */
 };
 
 enum { FRAMES_NAME = 24 };

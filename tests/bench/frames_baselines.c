@@ -10,10 +10,11 @@
  *                    a large zone
  *   first-fit        one bit a frame, one hint below which nothing is free. One spin lock
  *   stack            frames dealt out to the CPUs before, a stack for each, no lock: what
- *                    getting and putting frames costs at least
+ *                    getting and putting frames costs at least. Like all that is a CPU's own
+ *                    it begins by asking which CPU this is
  *
- * The lock is a word that is exchanged, and leaves interrupts alone: on the simulated
- * machine hx_lock spends most of its time on them, and no baseline shall be slow for that.
+ * The lock is a word that is exchanged, and leaves interrupts alone: no baseline shall be
+ * slow for what hx_lock does to those of the simulated machine.
  *
  * Source: Knowlton 1965, Knuth TAOCP 1, 2.5 (buddy system, first fit); Bonwick, Adams 2001
  * (lists of each CPU).
@@ -344,6 +345,16 @@ static void percpu_drain(struct hx_frame_allocator *a)
 	}
 }
 
+static uint64_t percpu_free_frames(const struct hx_frame_allocator *a)
+{
+	const struct percpu *p = a->metadata;
+	uint64_t sum = counted_frames(a);
+	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
+		sum += __atomic_load_n(&p->lists[i].count, __ATOMIC_RELAXED);
+	}
+	return sum;
+}
+
 static struct hx_pfn_result percpu_block(struct hx_frame_allocator *a, unsigned order)
 {
 	struct percpu *p = a->metadata;
@@ -371,8 +382,11 @@ static struct hx_pfn_result percpu_allocate(struct hx_frame_allocator *a, unsign
 		r = percpu_block(a, order);
 	}
 	if (r.status != HX_OK) {
-		percpu_drain(a);
-		r = percpu_block(a, order);
+		/* Another CPU may fill its list with what was just drained. */
+		do {
+			percpu_drain(a);
+			r = percpu_block(a, order);
+		} while (r.status != HX_OK && order == 0 && percpu_free_frames(a) != 0);
 	}
 	return r;
 }
@@ -394,16 +408,6 @@ static hx_status percpu_free(struct hx_frame_allocator *a, struct hx_pfn first, 
 		spin_unlock(&p->textbook.lock);
 	}
 	return HX_OK;
-}
-
-static uint64_t percpu_free_frames(const struct hx_frame_allocator *a)
-{
-	const struct percpu *p = a->metadata;
-	uint64_t sum = counted_frames(a);
-	for (unsigned i = 0; i < HX_CPUS_MAX; i++) {
-		sum += __atomic_load_n(&p->lists[i].count, __ATOMIC_RELAXED);
-	}
-	return sum;
 }
 
 static const struct hx_frame_trait textbook_percpu = {

@@ -14,8 +14,8 @@
  *          asked for in blocks of one order, from 0 to 5, each time put back; between two
  *          pinned frames lie 64 / 2^order - 1 aligned blocks. What counts is the least share
  *          of these that was got
- *   stress blocks of orders 0 to 9, with probability 2^-(order+1), up to 90 % of the span on
- *          all CPUs together; a shadow of atomic bits says whether two hold one frame
+ *   stress blocks of orders 0 to 9, with probability 2^-(order+1), 90 % of the span held by all
+ *          CPUs together; a shadow of atomic bits says whether two hold one frame
  */
 #include <stdlib.h>
 
@@ -182,8 +182,10 @@ bool frames_shadow_turn(uint64_t *shadow, uint64_t frames, struct hx_pfn first, 
 		return false;
 	}
 	bool right = true;
-	for (uint64_t step = n < 64 ? n : 64; n > 0; f += step, n -= step) {
-		uint64_t mask = UINT64_MAX >> (64 - step) << (f % 64), *word = &shadow[f / 64];
+	uint64_t step = n < 64 ? n : 64;
+	uint64_t ones = n < 64 ? (UINT64_C(1) << n) - 1 : UINT64_MAX;
+	for (uint64_t end = f + n; f < end; f += step) {
+		uint64_t mask = ones << (f % 64), *word = &shadow[f / 64];
 		uint64_t old = held ? __atomic_fetch_or(word, mask, __ATOMIC_RELAXED)
 				    : __atomic_fetch_and(word, ~mask, __ATOMIC_RELAXED);
 		right = right && (old & mask) == (held ? 0 : mask);
@@ -216,7 +218,7 @@ static void stress_on_cpu(void *context, unsigned cpu)
 	for (uint64_t step = 0; step < s->operations || count > 0; step++) {
 		unsigned order = frames_draw_order(&random);
 		struct hx_pfn_result r = {HX_OUT_OF_MEMORY, {0}};
-		bool gets = step < s->operations && frames + (UINT64_C(1) << order) <= s->share;
+		bool gets = step < s->operations && frames < s->share;
 		if (gets) {
 			r = frames_get(a, order);
 			refused += r.status != HX_OK;
@@ -250,7 +252,7 @@ struct frames_stress frames_stress(struct frames_instance *i, unsigned threads, 
 			   .operations = operations / threads};
 	frames_on_cpus(threads, stress_on_cpu, &s);
 	free(s.shadow);
-	s.result.leaked = i->frames - frames_obtainable(i);
+	s.result.leaked = i->frames - frames_obtainable(i, 0);
 	s.result.wrong += i->a->trait->validate && i->a->trait->validate(i->a) != HX_OK;
 	return s.result;
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include <sim.h>
 
@@ -43,11 +44,20 @@ void frames_pause(unsigned tries)
 #endif
 }
 
+uint64_t frames_monotonic_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
 void frames_meet(struct frames_gate *g, unsigned cpus)
 {
 	uint32_t generation = __atomic_load_n(&g->generation, __ATOMIC_ACQUIRE);
 	if (__atomic_add_fetch(&g->arrived, 1, __ATOMIC_ACQ_REL) == cpus) {
 		__atomic_store_n(&g->arrived, 0, __ATOMIC_RELAXED);
+		/* Nobody opens it again before all have gone on, and read this. */
+		g->opened = frames_monotonic_ns();
 		__atomic_store_n(&g->generation, generation + 1, __ATOMIC_RELEASE);
 		return;
 	}
@@ -197,23 +207,23 @@ void frames_destroy(struct frames_instance *i)
 	free(i->under.metadata);
 }
 
-uint64_t frames_obtainable(struct frames_instance *i)
+uint64_t frames_obtainable(struct frames_instance *i, unsigned order)
 {
 	struct hx_frame_allocator *a = i->a;
+	uint64_t n = 0, most = i->frames >> order;
 	if (i->subject->deal) {
-		return a->trait->free_frames(a); /* only this CPU's could be had */
+		return a->trait->free_frames(a) >> order; /* only this CPU's could be had */
 	}
-	struct hx_pfn *all = frames_memory(i->frames * sizeof *all);
-	uint64_t n = 0;
-	for (; n < i->frames; n++) {
-		struct hx_pfn_result r = frames_get(a, 0);
+	struct hx_pfn *all = frames_memory(most * sizeof *all);
+	for (; n < most; n++) {
+		struct hx_pfn_result r = frames_get(a, order);
 		if (r.status != HX_OK) {
 			break;
 		}
 		all[n] = r.value;
 	}
 	for (uint64_t k = 0; k < n; k++) {
-		frames_put(a, all[k], 0);
+		frames_put(a, all[k], order);
 	}
 	free(all);
 	return n;
@@ -222,10 +232,13 @@ uint64_t frames_obtainable(struct frames_instance *i)
 const char *frames_all_free(struct frames_instance *i)
 {
 	struct hx_frame_allocator *a = i->a;
-	if (frames_obtainable(i) != i->frames) {
+	if (frames_obtainable(i, 0) != i->frames) {
 		return "not every frame can be had again";
 	}
 	a->trait->drain(a);
+	if (frames_obtainable(i, HX_ORDER_2M) != i->frames / FRAMES_BLOCK) {
+		return "not every 2 MiB block can be had again";
+	}
 	if (a->trait->free_frames(a) != i->frames) {
 		return "it does not count every frame as free";
 	}

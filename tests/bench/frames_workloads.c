@@ -17,34 +17,24 @@
  *   remote   CPUs in pairs: one gets, in batches of 256, the other puts
  */
 #include <stdlib.h>
-#include <time.h>
 
 #include "frames.h"
 
-enum { BATCH = 64, HANDED = 256, SLOTS = 8, PUT = 0x80 };
+enum { BATCH = 64, HANDED = 256, SLOTS = 8, TRIES = 1000, PUT = 0x80 };
 
 /* ---- Timing ---- */
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
-}
 
 static uint64_t clock_ns; /* of reading the clock itself */
 
 static void resume(struct frames_worker *w)
 {
 	w->start_atomics = FRAMES_ATOMICS;
-	w->start_elapsed = monotonic_ns();
 	w->start = bench_clock();
 }
 
 static void pause_clock(struct frames_worker *w, unsigned value, uint64_t operations)
 {
 	uint64_t took = bench_clock() - w->start;
-	w->elapsed_ns += (double)(monotonic_ns() - w->start_elapsed);
 	w->ns[value] += (double)(took > clock_ns ? took - clock_ns : 0);
 	w->atomics[value] += FRAMES_ATOMICS - w->start_atomics;
 	w->operations[value] += operations;
@@ -53,6 +43,7 @@ static void pause_clock(struct frames_worker *w, unsigned value, uint64_t operat
 static void begin(struct frames_worker *w)
 {
 	frames_meet(&w->run->gate, w->run->threads);
+	w->opened = w->run->gate.opened;
 	resume(w);
 }
 
@@ -60,6 +51,7 @@ static void end(struct frames_worker *w, unsigned value, uint64_t operations)
 {
 	pause_clock(w, value, operations);
 	frames_meet(&w->run->gate, w->run->threads);
+	w->elapsed_ns += (double)(w->run->gate.opened - w->opened);
 }
 
 /* ---- What a CPU holds ---- */
@@ -74,20 +66,31 @@ static uint64_t below(struct frames_worker *w, uint64_t n)
 	return hx_random_below(&w->random, n);
 }
 
-/* @return how many; fewer than the quota when a get was refused */
+/*
+ * Another CPU may have what is free in its hands just now: ask again, and tell.
+ * @return is it worth it?
+ */
+static bool ask_again(struct frames_worker *w, unsigned *tries)
+{
+	w->refused++;
+	frames_pause(*tries);
+	return w->run->threads > 1 && (*tries)++ < TRIES;
+}
+
+/* @return how many; fewer than the quota when nothing was left */
 static uint64_t get_all(struct frames_worker *w)
 {
 	struct hx_frame_allocator *a = allocator(w);
 	struct hx_pfn *held = w->held;
 	uint64_t quota = w->quota, n = 0;
-	unsigned order = w->run->order;
-	for (; n < quota; n++) {
+	unsigned order = w->run->order, tries = 0;
+	while (n < quota) {
 		struct hx_pfn_result r = frames_get(a, order);
-		if (r.status != HX_OK) {
-			w->refused++;
+		if (r.status == HX_OK) {
+			held[n++] = r.value;
+		} else if (!ask_again(w, &tries)) {
 			break;
 		}
-		held[n] = r.value;
 	}
 	w->count = n;
 	return n;
@@ -164,12 +167,12 @@ static void batch_round(struct frames_worker *w)
 	for (uint64_t n = passes(w); n > 0; n--) {
 		begin(w);
 		uint64_t count = 0;
+		unsigned tries = 0;
 		while (count < w->quota) {
 			uint64_t want = w->quota - count < BATCH ? w->quota - count : BATCH;
 			uint64_t got = t->allocate_bulk(a, w->held + count, want, 0);
 			count += got;
-			if (got < want) {
-				w->refused++;
+			if (got < want && !ask_again(w, &tries)) {
 				break;
 			}
 		}
@@ -279,7 +282,7 @@ static inline uint64_t ticks(void)
 	__asm__ volatile("lfence; rdtsc; lfence" : "=a"(low), "=d"(high) : : "memory");
 	return (uint64_t)high << 32 | low;
 #else
-	return monotonic_ns();
+	return frames_monotonic_ns();
 #endif
 }
 
@@ -300,9 +303,9 @@ static void calibrate(void)
 		uint64_t start = ticks(), took = ticks() - start;
 		tick_cost = took < tick_cost ? took : tick_cost;
 	}
-	uint64_t from_ns = monotonic_ns(), from = ticks(), now;
+	uint64_t from_ns = frames_monotonic_ns(), from = ticks(), now;
 	do {
-		now = monotonic_ns();
+		now = frames_monotonic_ns();
 	} while (now - from_ns < 20 * 1000 * 1000);
 	ns_per_tick = (double)(now - from_ns) / (double)(ticks() - from);
 }
@@ -363,7 +366,8 @@ static void percentiles(struct frames_run *r)
 		}
 		qsort(all, n, sizeof *all, by_ticks);
 		for (unsigned p = 0; p < 3; p++) {
-			r->value[call * 3 + p] = all[(n - 1) * per_mille[p] / 1000] * ns_per_tick;
+			uint64_t at = (n - 1) * per_mille[p] / 1000;
+			r->value[call * 3 + p] = all[at] * ns_per_tick;
 		}
 	}
 	free(all);
@@ -445,9 +449,8 @@ static void hold_mixed(struct frames_worker *w)
 	for (uint64_t i = 0; i < w->quota; i++) {
 		w->spare[i] = (uint32_t)i;
 	}
-	/* Until it has been replaced once over. */
-	uint64_t steps = w->quota;
-	for (uint64_t done = 0; done < steps; done += n) {
+	/* Until every block was replaced several times: most are smaller than ten frames. */
+	for (uint64_t done = 0; done < w->quota; done += n) {
 		draw_mixed(w, n, slot_orders(w));
 		run_mixed(w, n);
 	}
@@ -491,7 +494,6 @@ static void remote_round(struct frames_worker *w)
 	bool gives = w->cpu % 2 == 0;
 	struct frames_worker *giver = gives ? w : &w->run->workers[w->cpu - 1];
 	uint64_t batches = round_operations(w) / HANDED;
-	giver->handed = giver->done = 0;
 	frames_meet(&w->run->gate, w->run->threads);
 	for (uint64_t b = 0; b < batches; b++) {
 		struct hx_pfn *frames = giver->held + b % SLOTS * HANDED;
@@ -591,6 +593,13 @@ const struct frames_workload frames_workloads[] = {
 };
 const unsigned frames_workload_count = HX_ARRAY_LENGTH(frames_workloads);
 
+const struct frames_atomics frames_atomics[] = {
+	{"bulk0", "get", 1.0 / 32}, {"bulk0", "put", 1.0 / 32},
+	{"rand0", "put", 1},        {"bulk9", "get", 2},
+	{"bulk9", "put", 2},        {"rand9", "get", 2},
+	{"rand9", "put", 2},        {NULL, NULL, 0},
+};
+
 /* ---- Runs ---- */
 
 void frames_name(const struct frames_workload *w, unsigned order, char out[FRAMES_NAME])
@@ -662,20 +671,14 @@ void frames_run_round(struct frames_run *r)
 			w->operations[v] = w->atomics[v] = 0;
 		}
 		w->elapsed_ns = 0;
-		w->gets = w->puts = 0;
+		w->gets = w->puts = w->handed = w->done = 0;
 	}
 	frames_on_cpus(r->threads, round_on_cpu, r);
 	if (r->workload->evaluate) {
 		r->workload->evaluate(r);
 		return;
 	}
-	r->at_once = 0;
-	for (unsigned cpu = 0; cpu < r->threads; cpu++) {
-		const struct frames_worker *w = &r->workers[cpu];
-		for (unsigned v = 0; v < FRAMES_VALUES && w->elapsed_ns > 0; v++) {
-			r->at_once += w->ns[v] / w->elapsed_ns;
-		}
-	}
+	double all_ns = 0, elapsed = r->workers[0].elapsed_ns;
 	for (unsigned v = 0; v < FRAMES_VALUES && r->workload->values[v]; v++) {
 		double ns = 0, atomics = 0, operations = 0;
 		for (unsigned cpu = 0; cpu < r->threads; cpu++) {
@@ -686,7 +689,9 @@ void frames_run_round(struct frames_run *r)
 		}
 		r->value[v] = operations > 0 ? ns / operations : 0;
 		r->atomics[v] = operations > 0 ? atomics / operations : 0;
+		all_ns += ns;
 	}
+	r->at_once = elapsed > 0 ? all_ns / elapsed : 0;
 }
 
 uint64_t frames_run_refused(const struct frames_run *r, bool only_2m)

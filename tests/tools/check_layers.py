@@ -19,8 +19,8 @@ PORTS = ["x86_64", "riscv64", "aarch64", "sim", "template"]
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 CONDITION = re.compile(r"^\s*#\s*(?:if|ifdef|ifndef|elif)\b(.*)$", re.MULTILINE)
 ARCHITECTURE = re.compile(r"__(x86_64|amd64|i386|riscv|aarch64|arm)(_|\b)", re.IGNORECASE)
-# The one place that may ask for an instruction: memory/core/bits.c picks builtins by it.
-ARCHITECTURE_ALLOWED = {"memory/core/bits.c"}
+# The one place that may ask for an instruction: hx/bits.h picks builtins by it.
+ARCHITECTURE_ALLOWED = {"memory/include/hx/bits.h"}
 
 
 def headers_of(root, folder):

@@ -252,7 +252,7 @@ static void watch(struct hx_frames *f, struct hx_zone *z, unsigned flags)
 {
 	uint64_t low = hx_frame_counter(&z->low), high = hx_frame_counter(&z->high);
 	if (low == 0 || !f->low || (flags & HX_ALLOC_NO_PRESSURE) != 0 || has_free(z, low) ||
-	    __atomic_exchange_n(&z->below_low, true, __ATOMIC_RELAXED)) {
+	    __atomic_exchange_n(&z->below_low, 1, __ATOMIC_RELAXED) != 0) {
 		return;
 	}
 	uint64_t free_frames = z->front->trait->free_frames(z->front);
@@ -264,9 +264,9 @@ static void watch(struct hx_frames *f, struct hx_zone *z, unsigned flags)
 /* @z got frames back. */
 static void rearm(struct hx_zone *z)
 {
-	if (__atomic_load_n(&z->below_low, __ATOMIC_RELAXED) &&
+	if (__atomic_load_n(&z->below_low, __ATOMIC_RELAXED) != 0 &&
 	    has_free(z, hx_frame_counter(&z->high))) {
-		__atomic_store_n(&z->below_low, false, __ATOMIC_RELAXED);
+		__atomic_store_n(&z->below_low, 0, __ATOMIC_RELAXED);
 	}
 }
 

@@ -460,8 +460,8 @@ static void refused_everywhere(uint64_t frame, uint64_t count, hx_status want)
 {
 	struct hx_frame_allocator *a = frames.zones[0].front, before;
 	const struct hx_frame_allocator *b = &frames.zones[0].backing;
-	unsigned char *copies[2] = {malloc(a->metadata_bytes), malloc(b->metadata_bytes + 1)};
-	HX_REQUIRE(copies[0] && copies[1]);
+	static unsigned char copies[2][80 << 10];
+	HX_REQUIRE(a->metadata_bytes <= sizeof copies[0] && b->metadata_bytes <= sizeof copies[1]);
 	struct hx_pfn f = hx_pfn(frame);
 	for (unsigned cpu = 0; cpu < THREADS; cpu++) {
 		hx_sim_play(cpu);
@@ -485,8 +485,6 @@ static void refused_everywhere(uint64_t frame, uint64_t count, hx_status want)
 		HX_CHECK(memcmp(copies[1], metadata[1], b->metadata_bytes) == 0);
 		HX_CHECK_STATUS(hx_frames_validate(&frames), HX_OK);
 	}
-	free(copies[0]);
-	free(copies[1]);
 }
 
 /* Frames that CPU 0 was given and CPU 1 frees: they lie in CPU 1's magazine then. */

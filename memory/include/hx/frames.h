@@ -192,9 +192,9 @@ struct hx_zone {
 	 * again. What would leave less than min is refused but to HX_ALLOC_RESERVE.
 	 */
 	uint64_t min, low, high;
-	bool marked;       /* by hx_zone_watermarks(): they no longer follow the size */
-	bool below_low;    /* it was raised, and high has not been reached since */
-	uint64_t withheld; /* requests that min refused */
+	bool marked;        /* by hx_zone_watermarks(): they no longer follow the size */
+	uint32_t below_low; /* 1: it was raised, and high has not been reached since; atomic */
+	uint64_t withheld;  /* requests that min refused; atomic */
 };
 
 #define HX_ALLOC_NO_PRESSURE (1u << 0) /* fail at once, raise no event */

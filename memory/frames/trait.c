@@ -42,9 +42,9 @@ static bool power_of_two_or_zero(uint64_t v)
 
 bool hx_frame_constraint_valid(const struct hx_frame_constraint *c, uint64_t count)
 {
-	return !c || (power_of_two_or_zero(c->align_frames) &&
-		      power_of_two_or_zero(c->boundary_frames) &&
-		      (c->boundary_frames == 0 || c->boundary_frames >= count));
+	return !c ||
+	       (power_of_two_or_zero(c->align_frames) && power_of_two_or_zero(c->boundary_frames) &&
+		(c->boundary_frames == 0 || c->boundary_frames >= count));
 }
 
 hx_status hx_frame_window(const struct hx_frame_allocator *a, uint64_t count, uint64_t natural,

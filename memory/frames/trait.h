@@ -157,7 +157,7 @@ static inline uint64_t hx_frame_word_mask(uint64_t first, uint64_t count, uint64
 {
 	uint64_t bit = first & 63;
 	*frames = count < 64 - bit ? count : 64 - bit;
-	return UINT64_MAX >> (64 - *frames) << bit;
+	return UINT64_MAX >> ((64 - *frames) & 63) << bit;
 }
 
 /* Counters change under the lock and are read without it. */

@@ -427,7 +427,7 @@ static void *churn(void *argument)
 {
 	struct worker *w = argument;
 	struct hx_random r = {w->number * UINT64_C(77)};
-	hx_sim_play(w->number);
+	hx_sim_play(10u + w->number); /* a thread is one of the first before */
 	for (unsigned step = 0; step < STEPS; step++) {
 		uint64_t *slot =
 			&shared_frames[hx_random_below(&r, HX_ARRAY_LENGTH(shared_frames))];

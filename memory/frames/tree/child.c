@@ -142,7 +142,7 @@ static bool take_rows(struct hx_tree *t, uint32_t child, unsigned n, uint64_t *f
 			used |= hx_word_peek(&rows[r + i]);
 		}
 		if (used == 0) { /* and so it stays: the caller owns the child */
-			*first = first_of_child(t, child) + r * ROW_FRAMES;
+			*first = first_of_child(t, child) + (uint64_t)r * ROW_FRAMES;
 			hx_tree_take_part(t, child, KIND_MIXED, r * ROW_FRAMES, n * ROW_FRAMES,
 					  false);
 			return true;
@@ -170,7 +170,7 @@ static bool take_in_row(struct hx_tree *t, uint32_t child, unsigned r, unsigned 
 		const uint64_t mask = block_bits(order) << at;
 		write_ends(t, child, r, mask, UINT64_C(1) << (at + (1u << order) - 1));
 		if (hx_word_update(row, &used, used | mask)) {
-			*first = first_of_child(t, child) + r * ROW_FRAMES + at;
+			*first = first_of_child(t, child) + (uint64_t)r * ROW_FRAMES + at;
 			return true;
 		}
 	}

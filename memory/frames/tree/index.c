@@ -311,7 +311,7 @@ uint32_t hx_tree_take_whole(struct hx_tree *t, uint32_t *cursor, unsigned order)
 	const uint32_t words = TREE_CHILDREN / STATES_IN_WORD;
 	const uint32_t step = order <= 6 ? 1 : 1u << (order - 6); /* trees */
 	/* From the first tree on at which an aligned block may begin. */
-	const uint64_t begin = t->first / (TREE_CHILDREN * CHILD_FRAMES);
+	const uint64_t begin = (t->first >> CHILD_ORDER) / TREE_CHILDREN;
 	const uint32_t lead = (uint32_t)(-begin & (step - 1));
 	uint32_t w = *cursor / STATES_IN_WORD, tree = w / words;
 	tree = tree < lead ? lead : tree - (tree - lead) % step;
@@ -356,15 +356,35 @@ bool hx_tree_give_whole(struct hx_tree *t, uint32_t child)
 	return true;
 }
 
+/* The begin of a tree, with as many children as a tree has. */
+static bool is_tree(uint32_t child, uint64_t n)
+{
+	return child % TREE_CHILDREN == 0 && n >= TREE_CHILDREN;
+}
+
+bool hx_tree_are_holes(const struct hx_tree *t, uint32_t child, uint64_t n)
+{
+	if (!is_tree(child, n)) {
+		return false;
+	}
+	uint64_t other = 0;
+	for (uint32_t i = 0; i < TREE_CHILDREN; i += STATES_IN_WORD) {
+		other |= hx_word_peek(state_word(t, child + i)) ^ EACH_BYTE * STATE_HOLE;
+	}
+	return other == 0;
+}
+
 uint64_t hx_tree_add_children(struct hx_tree *t, uint32_t child, uint64_t n)
 {
-	if (child % STATES_IN_WORD == 0 && n >= STATES_IN_WORD) {
-		n = STATES_IN_WORD;
-		hx_word_and(state_word(t, child), 0);
-	} else {
-		n = 1;
+	if (!is_tree(child, n)) {
 		hx_tree_set(t, child, STATE_FREE);
+		hx_tree_show(t, child, STATE_FREE);
+		return 1;
+	}
+	/* Nobody looks at holes but who adds them. */
+	for (uint32_t i = 0; i < TREE_CHILDREN; i += STATES_IN_WORD) {
+		hx_word_set(state_word(t, child + i), EACH_BYTE * STATE_FREE);
 	}
 	hx_tree_show(t, child, STATE_FREE);
-	return n;
+	return TREE_CHILDREN;
 }

@@ -317,6 +317,10 @@ static bool all_holes(const struct hx_tree *t, uint64_t first, uint64_t count)
 		const struct part p = part_of(t, first + done, count - done);
 		const unsigned state = hx_tree_state(t, p.child);
 		bool holes = state == STATE_HOLE;
+		if (is_whole(&p) && hx_tree_are_holes(t, p.child, (count - done) / CHILD_FRAMES)) {
+			done += (uint64_t)TREE_CHILDREN * CHILD_FRAMES;
+			continue;
+		}
 		if (kind_of_state(state) == KIND_HOLEY) {
 			uint64_t n;
 			holes = true;
@@ -389,7 +393,7 @@ hx_status hx_frames_tree_add(struct hx_frame_allocator *a, struct hx_pfn first, 
 			done += p.count;
 			continue;
 		}
-		/* Whole children: at once where they fill words of states. */
+		/* Whole children: at once where they fill a tree. */
 		done += hx_tree_add_children(t, p.child, (count - done) / CHILD_FRAMES) *
 			(uint64_t)CHILD_FRAMES;
 	}

@@ -295,7 +295,9 @@ uint32_t hx_tree_take_whole(struct hx_tree *t, uint32_t *cursor, unsigned order)
 uint32_t hx_tree_take_one_whole(struct hx_tree *t, uint32_t child);
 /** @child is one allocation, and is FREE now; false: it is not, or it takes a closer look. */
 bool hx_tree_give_whole(struct hx_tree *t, uint32_t child);
-/** Up to @n children from @child on, holes until now, are FREE. @return how many */
+/** The @n children from @child on have all of a tree, and it is nothing but holes. */
+bool hx_tree_are_holes(const struct hx_tree *t, uint32_t child, uint64_t n);
+/** @child and, if @n are to be, all of its tree, holes until now, are FREE. @return how many */
 uint64_t hx_tree_add_children(struct hx_tree *t, uint32_t child, uint64_t n);
 /** The hint of @state is set for the tree of @child. */
 void hx_tree_show(struct hx_tree *t, uint32_t child, unsigned state);

@@ -2,6 +2,10 @@
 /* tree: states and hints - how children are claimed, published and found; see tree.h. */
 #include "tree.h"
 
+#ifdef HX_COUNT_ATOMICS
+uint64_t hx_frames_atomics;
+#endif
+
 #define EACH_BYTE UINT64_C(0x0101010101010101)
 
 /* Trees that are compared before one is chosen: 8 GiB. */

@@ -247,11 +247,10 @@ static uint64_t spare(const struct hx_zone *z, uint64_t frames)
 	return above < frames ? above : frames;
 }
 
-/* A request got frames of @z: is that worth an event? */
-static void watch(struct hx_frames *f, struct hx_zone *z, unsigned flags)
+static void tell_if_low(struct hx_frames *f, struct hx_zone *z, uint64_t low, unsigned flags)
 {
-	uint64_t low = hx_frame_counter(&z->low), high = hx_frame_counter(&z->high);
-	if (low == 0 || !f->low || (flags & HX_ALLOC_NO_PRESSURE) != 0 || has_free(z, low) ||
+	uint64_t high = hx_frame_counter(&z->high);
+	if (!f->low || (flags & HX_ALLOC_NO_PRESSURE) != 0 || has_free(z, low) ||
 	    __atomic_exchange_n(&z->below_low, 1, __ATOMIC_RELAXED) != 0) {
 		return;
 	}
@@ -261,12 +260,27 @@ static void watch(struct hx_frames *f, struct hx_zone *z, unsigned flags)
 	}
 }
 
-/* @z got frames back. */
-static void rearm(struct hx_zone *z)
+/* A request got frames of @z: is that worth an event? Most zones have no watermarks. */
+static inline void watch(struct hx_frames *f, struct hx_zone *z, unsigned flags)
 {
-	if (__atomic_load_n(&z->below_low, __ATOMIC_RELAXED) != 0 &&
-	    has_free(z, hx_frame_counter(&z->high))) {
+	uint64_t low = hx_frame_counter(&z->low);
+	if (low != 0) {
+		tell_if_low(f, z, low, flags);
+	}
+}
+
+static void rearm_if_high(struct hx_zone *z)
+{
+	if (has_free(z, hx_frame_counter(&z->high))) {
 		__atomic_store_n(&z->below_low, 0, __ATOMIC_RELAXED);
+	}
+}
+
+/* @z got frames back. */
+static inline void rearm(struct hx_zone *z)
+{
+	if (__atomic_load_n(&z->below_low, __ATOMIC_RELAXED) != 0) {
+		rearm_if_high(z);
 	}
 }
 
@@ -491,16 +505,16 @@ static void note_withheld(struct hx_zone *z, unsigned flags)
 }
 
 /* Do the watermarks let the request in? Who digs has been to the others before. */
-static bool admits(struct hx_zone *z, const struct request *r)
+static inline bool admits(struct hx_zone *z, const struct request *r)
 {
-	if (r->digs) {
-		return hx_frame_counter(&z->min) != 0;
+	if (hx_frame_counter(&z->min) == 0) {
+		return !r->digs;
 	}
-	bool spared = spare(z, frames_of_request(r)) == frames_of_request(r);
-	if (!spared) {
-		note_withheld(z, r->flags);
+	if (r->digs || spare(z, frames_of_request(r)) == frames_of_request(r)) {
+		return true;
 	}
-	return spared;
+	note_withheld(z, r->flags);
+	return false;
 }
 
 /* Zones of the kinds lowest..highest, from the top. */

@@ -416,9 +416,14 @@ uint64_t hx_frames_slab_free_bulk(struct hx_frame_allocator *a, const struct hx_
 
 static hx_status free_one(struct hx_frame_allocator *a, struct hx_pfn first)
 {
-	hx_status status;
-	(void)hx_frames_slab_free_bulk(a, &first, 1, &status);
-	return status;
+	if (!claim(a, first)) {
+		return pass_free(a, first, 0, 0);
+	}
+	struct magazine *m = own_magazine(a);
+	unsigned long irq = hx_lock_acquire(&m->lock);
+	push(a, m, first);
+	hx_lock_release(&m->lock, irq);
+	return HX_OK;
 }
 
 hx_status hx_frames_slab_free_run(struct hx_frame_allocator *a, struct hx_pfn first, uint64_t count)

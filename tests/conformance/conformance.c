@@ -7,6 +7,7 @@
  *      access.c     the MMU, through the mapper and real accesses (hx_platform_probe())
  *      staleness.c  TLB invalidation, on this CPU and on others
  *      spaces.c     several address spaces: identifiers, the shared kernel half, switches
+ *      cpus.c       barriers on other CPUs
  *      tables.c     table frames: exhaustion, reuse, counts
  */
 #include "conformance.h"

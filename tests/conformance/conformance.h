@@ -61,6 +61,8 @@
 	X(a_cpu_that_was_away_knows_nothing_old)                                                   \
 	X(a_cpu_that_is_away_sees_the_kernel_half_change)                                          \
 	X(a_table_ends_when_cpus_have_left_it)                                                     \
+	X(a_barrier_reaches_busy_cpus)                                                             \
+	X(barriers_cross_each_other)                                                               \
 	X(a_map_without_tables_changes_nothing)                                                    \
 	X(a_split_without_tables_changes_nothing)                                                  \
 	X(tables_come_back)                                                                        \

@@ -461,6 +461,8 @@ def boots(directory):
         yield f"{family}-default", family, [], [], True
         for profile in ("minimal", "server"):
             yield f"{family}-{profile}", family, ["--profile", profile], [], True
+        yield (f"{family}-tree", family, ["--append", "hx.physical=tree"],
+               ["physical tree, heap slab"], True)
         yield (f"{family}-chosen", family,
                ["--append", "hx.physical=bitmap hx.heap=simple"],
                ["physical bitmap, heap simple"], True)

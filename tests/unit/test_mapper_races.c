@@ -741,6 +741,56 @@ HX_TEST(a_table_runs_under_one_identifier_everywhere)
 	close_machine();
 }
 
+/*
+ * A CPU that runs one table while generations begin and end: it loads nothing, so that its
+ * token is taken away only once, and keeps its identifier all the same.
+ */
+HX_TEST(a_cpu_that_stays_keeps_its_identifier)
+{
+	open_machine(&(struct hx_sim_config){.asid_bits = 2});
+	HX_BAIL();
+	static struct hx_pagetable more[2];
+	struct hx_pagetable *t[] = {&spaces[1], &spaces[2], &more[0], &more[1]};
+	for (unsigned i = 0; i < 2; i++) {
+		HX_REQUIRE_STATUS(hx_pagetable_init(&more[i],
+						    &(struct hx_pagetable_config){
+							    .frames = &world_frames,
+							    .kernel = &kernel,
+						    }),
+				  HX_OK);
+	}
+	HX_CHECK_STATUS(hx_map(user, hx_va(pva()), hx_pa(DATA_PA), PAGE, URW), HX_OK);
+	hx_sim_play(1);
+	hx_pagetable_load(user, &kernel);
+	HX_CHECK(reads(pva(), DATA_PA));
+	const uint64_t token = user->asid_token;
+	hx_sim_play(0);
+	struct hx_pagetable *before = &kernel;
+	uint64_t last = token, generations = 0;
+	for (unsigned i = 0; i < 20; i++) {
+		struct hx_pagetable *next = t[i % HX_ARRAY_LENGTH(t)];
+		hx_pagetable_load(next, before);
+		HX_CHECK((uint16_t)next->asid_token != (uint16_t)token);
+		generations += next->asid_token >> 16 != last >> 16;
+		last = next->asid_token;
+		before = next;
+	}
+	HX_CHECK(generations >= 3);
+	hx_pagetable_load(user, before);
+	HX_CHECK_EQUAL((uint16_t)user->asid_token, (uint16_t)token);
+	HX_CHECK_STATUS(hx_unmap(user, hx_va(pva()), PAGE, NULL, NULL), HX_OK);
+	hx_sim_play(1);
+	HX_CHECK(!reads(pva(), DATA_PA));
+	HX_CHECK(!hx_sim_audit_frame(hx_pa_to_pfn(hx_pa(DATA_PA))));
+	hx_pagetable_load(&kernel, user);
+	hx_sim_play(0);
+	hx_pagetable_load(&kernel, user);
+	for (unsigned i = 0; i < 2; i++) {
+		HX_CHECK_STATUS(hx_pagetable_destroy(&more[i]), HX_OK);
+	}
+	close_machine();
+}
+
 /* ---- Lazy CPUs, which change while they are asked ---- */
 
 /* What CPU 1 does; it runs user's table, or is lazy on it. */
@@ -909,4 +959,5 @@ HX_SUITE(mapper_races, HX_CASE(a_lazy_cpu_answers_by_what_it_has_become),
 	 HX_CASE(a_cpu_that_faults_on_a_broken_leaf_answers),
 	 HX_CASE(tables_without_an_identifier_keep_nothing),
 	 HX_CASE(entries_without_an_identifier_are_not_kept_for_the_kernel),
-	 HX_CASE(a_table_runs_under_one_identifier_everywhere));
+	 HX_CASE(a_table_runs_under_one_identifier_everywhere),
+	 HX_CASE(a_cpu_that_stays_keeps_its_identifier));

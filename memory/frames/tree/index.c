@@ -277,11 +277,12 @@ static uint32_t take_in_tree(struct hx_tree *t, uint32_t w, unsigned order)
 {
 	const uint32_t words = TREE_CHILDREN / STATES_IN_WORD;
 	const uint32_t step = order <= 3 ? 1 : 1u << (order - 3);
-	for (w -= w % step; w < (w / words + 1) * words; w += step) {
+	const uint32_t end = (w / words + 1) * words;
+	for (w -= w % step; w < end; w += step) {
 		const uint32_t child = order <= 3                        ? take_in_word(t, w, order)
 				       : take_words(&t->states[w], step) ? w * STATES_IN_WORD
 									 : NO_CHILD;
-		if (child != NO_CHILD || (w + step) % words == 0) {
+		if (child != NO_CHILD) {
 			return child;
 		}
 	}

@@ -488,7 +488,8 @@ static HX_NOINLINE hx_status give(struct hx_frame_allocator *a, struct hx_tree_c
 			(void)refused(a, status);
 		}
 	} else {
-		if (p && frames > CHILD_FRAMES) { /* takes the lock */
+		/* In several children: that takes the lock. */
+		if (p && (frames > CHILD_FRAMES || first % CHILD_FRAMES + frames > CHILD_FRAMES)) {
 			hx_tree_leave(p);
 			p = NULL;
 		}

@@ -151,7 +151,7 @@ struct hx_frame_allocator {
 	uint64_t metadata_bytes;
 	struct hx_frame_allocator *backing; /* slab: what it caches; else NULL */
 	struct hx_lock lock;
-	/* Kept by every trait under the lock. */
+	/* Kept under the lock; tree counts in its metadata all but total, failures and refused. */
 	uint64_t total_frames;
 	uint64_t free_frames;
 	uint64_t allocations, frees, failures, refused_frees;

@@ -39,8 +39,8 @@
  * The place says where allocations find the child:
  *
  *      0          nowhere: it is full
- *      1          SINGLES: fewer than 24 frames are free
- *      2..14      SINGLES: at least 24 + (place - 2) * 38 frames are free
+ *      1          SINGLES: fewer than 12 frames are free
+ *      2..14      SINGLES: at least 12 + (place - 2) * 39 frames are free
  *      1..9       MIXED, HOLEY: an aligned run of 2^(place - 1) frames is free
  *      OWNED      it is somebody's, who alone takes frames from it
  *
@@ -108,8 +108,8 @@ enum {
 	PLACE_SINGLES_MAX = 14,
 	PLACE_RUNS_MAX = 9,
 	PLACE_OWNED = 15,
-	SINGLES_THIN = 24,
-	SINGLES_STEP = 38, /* 24 + 12 * 38 < 512 <= 24 + 13 * 38 */
+	SINGLES_THIN = 12,
+	SINGLES_STEP = 39, /* 12 + 12 * 39 < 512 <= 12 + 13 * 39 */
 };
 
 static inline unsigned state_of(enum kind kind, unsigned place)
